@@ -1,0 +1,1 @@
+"""What people and machines see: the twistd plugin and the p2pdist command."""

@@ -1,0 +1,1 @@
+"""The p2pdist command, one module per group of subcommands."""

@@ -1,0 +1,277 @@
+"""Every bound and timeout, with unit, reason and source.
+
+Nothing in p2pdist grows without a name here. Units stand in the name (``_S`` seconds, ``_BYTES``)
+or in the comment. Sources: BEPs, RFCs, papers, or the table in ``docs/protocol.md`` that the
+simulations and measurements behind the design gave. Each name is reached by a test
+(``test_tidy`` looks for it).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+TIB: Final = 1024 * GIB
+
+# --- addresses ---
+DEFAULT_PORT: Final = 7667
+ADDRESS_CACHE: Final = 8192
+"""Parsed addresses kept; an lru_cache, so a flood of addresses only costs parsing again."""
+
+# --- datagrams (decision 7) ---
+DATAGRAM_BYTES: Final = 1232
+"""Largest datagram, envelope included: IPv6's minimum MTU of 1280 less 48 bytes of headers."""
+ENVELOPE_BYTES: Final = 46
+"""30 bytes of header and 16 of AES-GCM tag."""
+PAYLOAD_BYTES: Final = DATAGRAM_BYTES - ENVELOPE_BYTES
+PING_BYTES: Final = 110
+"""Every ping, so that a pong (never larger) can carry token and observed address (decision 8)."""
+OFFER_BYTES: Final = 200
+"""Largest offer, and what one reply unit pays for."""
+GET_PEERS_BYTES: Final = 720
+GET_PEERS_UNITS: Final = 3
+"""720 >= 3 * 200: what a first walk may cause at most."""
+GET_PEERS_WIDE_BYTES: Final = 1232
+GET_PEERS_WIDE_UNITS: Final = 5
+"""1232 >= 5 * 200: hedges and retries."""
+OFFER_PEERS_V4: Final = 13
+OFFER_PEERS_V6: Final = 4
+REPLY_PEERS_V4: Final = 100
+REPLY_PEERS_V6: Final = 46
+REPLY_NODES: Final = 8
+"""Nodes in a find or accept reply (Kademlia's k in BEP 5)."""
+MSGPACK_ARRAY: Final = 16
+"""Elements of a message array; without a limit 1.4 kB of nested headers costs 5 MiB to unpack."""
+UDP_READ_BYTES: Final = 8 * KIB
+"""Read per turn of the reactor (Twisted: 256 KiB), so that junk datagrams cannot starve TCP."""
+
+# --- envelope ---
+ENVELOPE_SENDERS: Final = 4096
+"""Senders whose cipher (and replay window, in private networks) is kept."""
+REPLAY_WINDOW: Final = 256
+"""Counters behind the highest that may still arrive late."""
+COUNTER_JUMP: Final = 1 << 16
+"""A counter further ahead is dropped: one forged datagram must not silence the sender."""
+COUNTER_MAX: Final = 1 << 32
+"""Datagrams under one boot_id; then a new boot_id (AES-GCM: never the same nonce twice)."""
+CLOCK_JUMP_S: Final = 5.0
+"""A clock that jumps further may mean a restored snapshot: take a new boot_id."""
+
+# --- tokens and cookies (decision 5) ---
+TOKEN_BYTES: Final = 8
+COOKIE_BYTES: Final = 12
+TOKEN_EPOCH_S: Final = 300.0
+"""Secret turns over; this and the previous epoch are accepted (BEP 5)."""
+TOKEN_REFRESH_S: Final = 240.0
+"""Ping a contact again before our token for it expires."""
+
+# --- RPC ---
+RTO_MIN_S: Final = 0.05
+RTO_MAX_S: Final = 3.0
+RTO_STRANGER_S: Final = 0.5
+"""First timeout towards an address never measured; RFC 6298's 1 s is slow for one datagram."""
+RTO_VARIANCE_FLOOR_S: Final = 0.02
+RTO_JITTER: Final = 0.2
+"""Back-off times are spread by +-20 %."""
+TRIES: Final = 3
+CALLS_OUTSTANDING: Final = 1024
+CALLS_PER_ADDRESS: Final = 8
+RTT_ENTRIES: Final = 4096
+"""Addresses whose RTT, token and miss count are kept."""
+REPLY_CACHE: Final = 1024
+REPLY_CACHE_S: Final = 10.0
+"""Replies kept to answer a retried request without doing its work twice."""
+CHALLENGES_PER_CALL: Final = 2
+
+# --- first contact (decision 8) ---
+FIRST_CONTACT_TRIES: Final = 3
+FIRST_CONTACT_WINDOW_S: Final = 2.0
+CONTACT_RETRY_S: Final = 5.0
+CONTACT_RETRY_MAX_S: Final = 60.0
+DNS_TIMEOUT_S: Final = 10.0
+DNS_ADDRESSES: Final = 8
+"""Addresses of one name that are used."""
+
+# --- routing table ---
+BUCKET_SIZES: Final = (64, 32, 16)
+"""First buckets; every later one has the last size. Source: lookup simulation, wide buckets."""
+NEIGHBOURS: Final = 320
+"""Entries per address family."""
+REPLACEMENTS: Final = 8
+SUBNET_PER_BUCKET: Final = 2
+SUBNET_PER_TABLE: Final = 10
+MISSES_DEAD: Final = 3
+"""Unanswered calls in a row until an entry is replaced; one makes it suspect."""
+NEIGHBOUR_PING_S: Final = 240.0
+BUCKET_REFRESH_S: Final = 900.0
+SMALL_TABLE: Final = 64
+"""Up to this many entries, asking everybody is cheaper than being clever."""
+
+# --- PeerTable ---
+TOPICS: Final = 1024
+PEERS_PER_TOPIC: Final = 256
+PEERS_PER_OWN_TOPIC: Final = 512
+PEERS_TOTAL: Final = 16384
+PORTS_PER_HOST: Final = 8
+"""Peers of one topic on one global host."""
+PEER_TTL_S: Final = 1800
+ANNOUNCE_EVERY_S: Final = 900.0
+ANNOUNCE_JITTER: Final = 0.2
+STORERS: Final = 16
+"""Nodes closest to the topic that are told of us."""
+
+# --- lookup ---
+WALKS: Final = 2
+HEDGE_1_S: Final = (0.06, 0.25)
+"""Second wave after twice the median RTT, clamped to this range."""
+HEDGE_2_S: Final = (0.12, 0.5)
+BROADCAST_AFTER_S: Final = 0.25
+ITERATE_AFTER_S: Final = 0.5
+ATTEMPT_3_S: Final = 1.5
+LOOKUP_S: Final = 10.0
+LOOKUP_RETRY_S: Final = (5.0, 300.0)
+"""First and longest pause between failed lookups, doubling, +-20 %."""
+LOOKUPS: Final = 16
+LOOKUP_CANDIDATES: Final = 16
+"""Peers whose addresses one lookup pings; walks stop there."""
+LOOKUP_FINDERS: Final = 4
+"""Finders from whom the longer list is pulled."""
+WALK_CANDIDATES: Final = 4
+"""Next hops a forwarder tries."""
+HOPS: Final = 12
+ALPHA: Final = 3
+ITERATE_SLOT_S: Final = 0.3
+ITERATE_NODES: Final = 64
+"""Candidates an iterative lookup keeps."""
+QUERY_CACHE: Final = 4096
+QUERY_CACHE_S: Final = 15.0
+OFFERS_PER_QUERY: Final = 2
+OFFER_REPEAT_S: Final = 0.25
+NEGATIVE_CACHE_S: Final = 600.0
+NEGATIVE_CACHE: Final = 4096
+"""Offered addresses that did not answer."""
+
+# --- rate limits: (per second, burst) ---
+RATE_KEYS: Final = 4096
+RATE_FIRST_HOP: Final = (2.0, 20.0)
+RATE_FORWARD: Final = (20.0, 100.0)
+RATE_SOURCE: Final = (2.0, 10.0)
+RATE_OFFER: Final = (1.0, 6.0)
+RATE_OFFER_SUBNET: Final = (10.0, 30.0)
+RATE_RELAY_BYTES: Final = (64.0 * KIB, 256.0 * KIB)
+"""Bytes sent for others: forwards, offers, relayed offers."""
+RATE_CHALLENGE: Final = (2.0, 10.0)
+RATE_CHALLENGE_ALL: Final = (200.0, 200.0)
+RATE_PING: Final = (20.0, 40.0)
+RATE_REQUEST: Final = (50.0, 200.0)
+RATE_ANNOUNCE: Final = (10.0 / 60.0, 30.0)
+"""A limit on foreign topics an address registers; the same topic again is a refresh."""
+
+# --- membership ---
+JOINED_PEERS: Final = 32
+"""Peers a node keeps joined at once (16 to 32 neighbours are enough up to N = 1000)."""
+PING_PARALLEL: Final = 16
+STATUS_PEERS: Final = 64
+SAVED_NEIGHBOURS: Final = 64
+SAVED_PEERS: Final = 64
+SAVE_EVERY_S: Final = 600.0
+SAVED_FILE_BYTES: Final = 64 * KIB
+NETWORKS: Final = 16
+RELAYED_QUERIES_S: Final = 15.0
+
+# --- LAN discovery (BEP 14 style) ---
+LAN_GROUP: Final = "239.192.76.67"
+LAN_PORT: Final = 7667
+LAN_FIRST_S: Final = (0.0, 1.0, 4.0)
+LAN_EVERY_S: Final = 300.0
+LAN_ANSWER_S: Final = 0.2
+LAN_PER_SOURCE_S: Final = 60.0
+LAN_SOURCES: Final = 1024
+LAN_TOPICS: Final = 16
+"""Topics announced in one multicast datagram."""
+
+# --- descriptor (decisions 18 and 23) ---
+DESCRIPTOR_BYTES: Final = 64 * KIB
+DESCRIPTOR_NODES: Final = 64
+NAME_BYTES: Final = 255
+PATH_BYTES: Final = 4096
+PATH_DEPTH: Final = 64
+
+# --- content ---
+PIECE_LENGTH_MIN: Final = 64 * KIB
+PIECE_LENGTH_MAX: Final = 16 * MIB
+PIECES_MAX: Final = 1 << 19
+LENGTH_MAX: Final = 8 * TIB
+PIECES_WANTED: Final = 2048
+"""Default piece length: the smallest with at most this many pieces ..."""
+PIECE_LENGTH_USUAL: Final = 4 * MIB
+"""... but not longer than this up to PIECE_LENGTH_USUAL_TO."""
+PIECE_LENGTH_USUAL_TO: Final = 512 * GIB
+METADATA_BYTES: Final = 32 * MIB
+FILES_MAX: Final = 250_000
+
+# --- storage ---
+SYNC_BYTES: Final = 64 * MIB
+SYNC_EVERY_S: Final = 5.0
+"""Data is synced, then its bits: so much work at most is done again after a crash."""
+DISK_THREADS: Final = 4
+DISK_RETRY_S: Final = 30.0
+"""A full disk is tried again this often."""
+OPEN_FILES: Final = 64
+"""File handles one store keeps open."""
+STATE_SLOT_HEADER_BYTES: Final = 4096
+
+# --- TCP framing (BEP 3 style lengths) ---
+BLOCK_BYTES: Final = 256 * KIB
+"""Framing unit of a piece; a piece itself is granted, verified and blamed whole (decision 18)."""
+CONTROL_FRAME_BYTES: Final = 64 * KIB + 64
+"""A bitfield of PIECES_MAX bits and its header."""
+HAVE_BATCH: Final = 1024
+"""Indices in one have frame."""
+
+# --- connections ---
+CONNECTIONS: Final = 200
+CONNECTIONS_PER_HOST: Final = 8
+"""Per global host; loopback and private hosts are counted by ip and port (decision 15)."""
+CONNECTIONS_UNPROVED: Final = 20
+HANDSHAKE_S: Final = 10.0
+IDLE_S: Final = 120.0
+KEEPALIVE_S: Final = 45.0
+CONNECT_S: Final = 5.0
+DIAL_RETRY_S: Final = (2.0, 60.0)
+DIAL_WAIT_S: Final = 3.0
+"""The joined side dials too when the joiner's connection has not come by then."""
+SEND_BUFFER_BYTES: Final = 1 * MIB
+"""Bytes of one piece read ahead of the socket."""
+BAN_S: Final = 600.0
+BANS: Final = 4096
+CORRUPT_PIECES_MAX: Final = 2
+"""Bad pieces from one node: the first closes and bans for BAN_S, the second until restart."""
+
+# --- uploading and picking (uploader-scheduled swarm) ---
+UPLOAD_SLOTS: Final = 3
+GRANTS_AHEAD: Final = 1
+"""Pieces negotiated while the current one is on the wire."""
+POOREST_OF: Final = 3
+"""Eligible peers sampled; the one that holds least is served."""
+ASSEMBLY_BYTES: Final = 32 * MIB
+"""Pieces in assembly in one process."""
+PIECES_IN_FLIGHT: Final = 8
+PIECE_PROGRESS_S: Final = 10.0
+"""Without a byte of a promised piece for so long it is given to somebody else."""
+ENDGAME_COPIES: Final = 2
+METADATA_PROGRESS_S: Final = 10.0
+DESCRIPTORS: Final = 1024
+"""Transfers in one process."""
+STATE_DIR_MODE: Final = 0o700
+
+# --- service ---
+STOP_S: Final = 10.0
+"""A clean stop that takes longer is cut short."""
+PROGRESS_EVERY_S: Final = 1.0
+PROGRESS_LOG_S: Final = 10.0
+RATE_WINDOW_S: Final = 5.0
+LOG_PER_KIND: Final = 10
+"""Lines a minute for one kind of remote trouble; the rest is counted."""

@@ -1,0 +1,1 @@
+"""Pieces on disk: geometry, state file, store. Knows no network."""

@@ -1,0 +1,1 @@
+"""Moving one content over TCP: framing, piece choice, uploading, connections, transfer."""
