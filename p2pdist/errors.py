@@ -135,6 +135,13 @@ class RequestRefused(RPCError):
         super().__init__(address, method, f"was refused with code {code}")
 
 
+class CallLimitReached(RPCError):
+    """Too many calls are under way already, in all or to this address; ours to wait for."""
+
+    def __init__(self, address: tuple[str, int], method: str) -> None:
+        super().__init__(address, method, "was not sent: too many calls are under way")
+
+
 class NodeStopped(P2PDistError):
     """The node stopped before this could finish."""
 

@@ -1,0 +1,206 @@
+"""The sealed datagram: every overlay message travels in one. Sans-I/O.
+
+Job: seal and open; say which network a datagram belongs to. It does NOT look inside the payload.
+
+Layout, 46 bytes around the payload (all big-endian)::
+
+    D1 | version 01 | tag 4 | boot_id 16 | counter 8 | AES-256-GCM(payload) with its 16-byte tag
+    nonce = 00000000 || counter, associated data = the 30 header bytes
+
+The key is derived per sender from the network's secret and the sender's boot id, so a (key, nonce)
+pair is never used twice and nothing need be stored. The public network's secret is published:
+there the seal only keeps corrupted and foreign datagrams away from the parser.
+
+A *notice* is a header alone with version 00: "I do not serve the network of this datagram of
+yours". It is smaller than anything that can cause it and lets a node tell its operator
+"wrong network" instead of "no answer".
+
+Threat: forged, replayed, corrupted and foreign datagrams at line rate. Tests: ``test_envelope``.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import OrderedDict
+from collections.abc import Callable
+
+from attrs import define, field, frozen
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from p2pdist import limits
+from p2pdist.addresses import Address
+from p2pdist.errors import AuthenticationFailed, MalformedMessage, OversizedMessage
+from p2pdist.keys import NetworkKeys
+
+MAGIC = 0xD1
+VERSION = 1
+NOTICE = 0
+_HEADER = struct.Struct(">BB4s16sQ")
+HEADER_BYTES = _HEADER.size
+BOOT_ID_BYTES = 16
+
+
+@frozen
+class Header:
+    """What stands in the clear.
+
+    Attributes:
+        version: :data:`VERSION`, or :data:`NOTICE`.
+        tag: the network.
+        boot_id: the sending process.
+        counter: its datagram number in this network.
+    """
+
+    version: int
+    tag: bytes
+    boot_id: bytes
+    counter: int
+
+
+def read_header(datagram: bytes) -> Header:
+    """Read the header of a datagram from outside.
+
+    Raises:
+        OversizedMessage: above ``limits.DATAGRAM_BYTES``.
+        MalformedMessage: too short, other magic or version.
+    """
+    if len(datagram) > limits.DATAGRAM_BYTES:
+        raise OversizedMessage("datagram-size", str(len(datagram)))
+    if len(datagram) < HEADER_BYTES:
+        raise MalformedMessage("datagram-short")
+    magic, version, tag, boot_id, counter = _HEADER.unpack_from(datagram)
+    if magic != MAGIC:
+        raise MalformedMessage("datagram-magic")
+    if version == VERSION and len(datagram) > limits.ENVELOPE_BYTES:
+        return Header(version, tag, boot_id, counter)
+    if version == NOTICE and len(datagram) == HEADER_BYTES:
+        return Header(version, tag, boot_id, counter)
+    raise MalformedMessage("datagram-version")
+
+
+def notice(header: Header) -> bytes:
+    """Return the notice that answers a datagram of a network we do not serve: 30 bytes."""
+    return _HEADER.pack(MAGIC, NOTICE, header.tag, header.boot_id, header.counter)
+
+
+@define
+class ReplayWindow:
+    """Which counters of one sender were seen: the highest, and a bitmap behind it (RFC 4303)."""
+
+    top: int = -1
+    bits: int = 0
+
+    def fresh(self, counter: int) -> bool:
+        """Tell whether ``counter`` may be accepted; changes nothing."""
+        if self.top < 0:
+            return True
+        if counter > self.top:
+            return counter - self.top <= limits.COUNTER_JUMP
+        behind = self.top - counter
+        return behind < limits.REPLAY_WINDOW and not self.bits >> behind & 1
+
+    def note(self, counter: int) -> None:
+        """Remember ``counter``; only after its datagram was authenticated."""
+        if counter > self.top:
+            ahead = counter - self.top if self.top >= 0 else limits.REPLAY_WINDOW
+            self.bits = (self.bits << min(ahead, limits.REPLAY_WINDOW) | 1) & (
+                (1 << limits.REPLAY_WINDOW) - 1
+            )
+            self.top = counter
+        else:
+            self.bits |= 1 << (self.top - counter)
+
+
+@define
+class _Sender:
+    cipher: AESGCM
+    windows: OrderedDict[Address, ReplayWindow] = field(factory=OrderedDict)
+
+
+_ADDRESSES_PER_SENDER = 4
+"""One process has few addresses; a forger inside a private network gets no more windows."""
+
+
+@define
+class Envelope:
+    """Seals as one process in one network, and opens what the network's other processes sealed.
+
+    Args:
+        keys: of the network.
+        entropy: returns that many unpredictable bytes.
+    """
+
+    keys: NetworkKeys
+    entropy: Callable[[int], bytes]
+    boot_id: bytes = field(init=False)
+    _cipher: AESGCM = field(init=False)
+    _counter: int = field(init=False, default=0)
+    _senders: OrderedDict[bytes, _Sender] = field(init=False, factory=OrderedDict)
+
+    def __attrs_post_init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Take a new boot id: at start, after 2^32 datagrams, and when the clock jumped."""
+        self.boot_id = self.entropy(BOOT_ID_BYTES)
+        self._cipher = AESGCM(self.keys.sender_key(self.boot_id))
+        self._counter = 0
+
+    def seal(self, payload: bytes) -> bytes:
+        """Return the datagram for ``payload`` (at most ``limits.PAYLOAD_BYTES``)."""
+        assert len(payload) <= limits.PAYLOAD_BYTES, len(payload)
+        if self._counter >= limits.COUNTER_MAX:
+            self.renew()
+        header = _HEADER.pack(MAGIC, VERSION, self.keys.tag, self.boot_id, self._counter)
+        nonce = b"\0\0\0\0" + self._counter.to_bytes(8, "big")
+        self._counter += 1
+        return header + self._cipher.encrypt(nonce, payload, header)
+
+    def sent(self, header: Header) -> bool:
+        """Tell whether ``header`` is one this process sealed under its present boot id."""
+        return header.boot_id == self.boot_id and header.counter < self._counter
+
+    def open(self, datagram: bytes, header: Header, source: Address) -> bytes:
+        """Return the payload of ``datagram``.
+
+        Args:
+            datagram: as received, of this network.
+            header: what :func:`read_header` made of it.
+            source: where it came from; windows are kept per sender and address.
+
+        Raises:
+            AuthenticationFailed: forged or corrupted, our own, or (private networks) replayed.
+        """
+        if header.boot_id == self.boot_id:
+            raise AuthenticationFailed("own-datagram")
+        sender = self._senders.get(header.boot_id)
+        known = sender is not None
+        if sender is None:
+            sender = _Sender(AESGCM(self.keys.sender_key(header.boot_id)))
+        window = sender.windows.get(source) or ReplayWindow()
+        if self.keys.private and not window.fresh(header.counter):
+            raise AuthenticationFailed("replayed")
+        nonce = b"\0\0\0\0" + header.counter.to_bytes(8, "big")
+        try:
+            payload = sender.cipher.decrypt(nonce, datagram[HEADER_BYTES:], datagram[:HEADER_BYTES])
+        except InvalidTag:
+            raise AuthenticationFailed("seal") from None
+        if known:
+            self._senders.move_to_end(header.boot_id)
+        else:
+            self._senders[header.boot_id] = sender
+            if len(self._senders) > limits.ENVELOPE_SENDERS:
+                self._senders.popitem(last=False)
+        if self.keys.private:
+            window.note(header.counter)
+            sender.windows[source] = window
+            sender.windows.move_to_end(source)
+            if len(sender.windows) > _ADDRESSES_PER_SENDER:
+                sender.windows.popitem(last=False)
+        return payload
+
+    @property
+    def senders(self) -> int:
+        """How many senders' ciphers are kept."""
+        return len(self._senders)

@@ -1,0 +1,193 @@
+"""What keeps a node from being a weapon: tokens, cookies, rate limits, the negative cache. Pure.
+
+Job: answer "may I?" for addresses and keys; time is a parameter. It sends nothing.
+Threat: strangers who name victims, flood, or guess. Every table is bounded and evicts the oldest.
+Tests: ``test_guard``.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+from attrs import define, field
+
+from p2pdist import limits
+from p2pdist.addresses import Address, limit_key, pack, subnet_key
+from p2pdist.keys import equal, mac
+
+K = TypeVar("K", bound=Hashable)
+
+
+@define
+class TokenMint:
+    """Makes and checks what proves that an address receives what is sent to it; keeps no table.
+
+    A token is bound to the address, a cookie to address and query; both are valid for this epoch
+    and the next. Source: decision 5, BEP 5.
+
+    Args:
+        entropy: returns that many unpredictable bytes.
+    """
+
+    entropy: Callable[[int], bytes]
+    _epoch: int = field(init=False, default=-1)
+    _key: bytes = field(init=False, default=b"")
+    _previous: bytes = field(init=False, default=b"")
+
+    def token(self, address: Address, now: float) -> bytes:
+        """Return the 8-byte token for ``address``."""
+        self._turn(now)
+        return self._token(self._key, address)
+
+    def token_ok(self, address: Address, token: bytes, now: float) -> bool:
+        """Tell whether ``token`` was made for ``address`` in this or the previous epoch."""
+        self._turn(now)
+        return equal(token, self._token(self._key, address)) or (
+            bool(self._previous) and equal(token, self._token(self._previous, address))
+        )
+
+    def cookie(self, address: Address, qid: bytes, now: float) -> bytes:
+        """Return the 12-byte cookie for the query ``qid`` of ``address``."""
+        self._turn(now)
+        return self._cookie(self._key, address, qid)
+
+    def cookie_ok(self, address: Address, qid: bytes, cookie: bytes, now: float) -> bool:
+        """Tell whether ``cookie`` was made for this address and query."""
+        self._turn(now)
+        return equal(cookie, self._cookie(self._key, address, qid)) or (
+            bool(self._previous) and equal(cookie, self._cookie(self._previous, address, qid))
+        )
+
+    @staticmethod
+    def _token(key: bytes, address: Address) -> bytes:
+        return mac(key, b"token", pack(address))[: limits.TOKEN_BYTES]
+
+    @staticmethod
+    def _cookie(key: bytes, address: Address, qid: bytes) -> bytes:
+        return mac(key, b"cookie", pack(address), qid)[: limits.COOKIE_BYTES]
+
+    def _turn(self, now: float) -> None:
+        epoch = int(now // limits.TOKEN_EPOCH_S)
+        if epoch == self._epoch:
+            return
+        self._previous = self._key if epoch == self._epoch + 1 else b""
+        self._key = self.entropy(32)
+        self._epoch = epoch
+
+
+@define
+class RateLimit(Generic[K]):
+    """Token buckets by key; at most ``limits.RATE_KEYS`` of them, the longest unused goes first.
+
+    Args:
+        rate: (units per second, burst).
+    """
+
+    rate: tuple[float, float]
+    _buckets: OrderedDict[K, tuple[float, float]] = field(init=False, factory=OrderedDict)
+
+    def allow(self, key: K, now: float, cost: float = 1.0) -> bool:
+        """Take ``cost`` units from the bucket of ``key``, or nothing and return False."""
+        per_second, burst = self.rate
+        level, then = self._buckets.get(key, (burst, now))
+        level = min(burst, level + max(0.0, now - then) * per_second)
+        allowed = level >= cost
+        self._buckets[key] = (level - cost if allowed else level, now)
+        self._buckets.move_to_end(key)
+        if len(self._buckets) > limits.RATE_KEYS:
+            self._buckets.popitem(last=False)
+        return allowed
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+
+@define
+class NegativeCache:
+    """Addresses that did not answer lately; asking them again would make us a weapon."""
+
+    _until: OrderedDict[Address, float] = field(init=False, factory=OrderedDict)
+
+    def add(self, address: Address, now: float) -> None:
+        """Remember ``address`` for ``limits.NEGATIVE_CACHE_S``."""
+        self._until[address] = now + limits.NEGATIVE_CACHE_S
+        self._until.move_to_end(address)
+        if len(self._until) > limits.NEGATIVE_CACHE:
+            self._until.popitem(last=False)
+
+    def discard(self, address: Address) -> None:
+        """Forget ``address``: it spoke."""
+        self._until.pop(address, None)
+
+    def holds(self, address: Address, now: float) -> bool:
+        """Tell whether ``address`` should be left alone."""
+        return self._until.get(address, now) > now
+
+    def __len__(self) -> int:
+        return len(self._until)
+
+
+@define
+class Guard:
+    """One network's tokens and limits.
+
+    Args:
+        entropy: returns that many unpredictable bytes.
+    """
+
+    entropy: Callable[[int], bytes]
+    mint: TokenMint = field(init=False)
+    silent: NegativeCache = field(init=False, factory=NegativeCache)
+    _ping: RateLimit[bytes] = field(factory=lambda: RateLimit(limits.RATE_PING))
+    _request: RateLimit[bytes] = field(factory=lambda: RateLimit(limits.RATE_REQUEST))
+    _first_hop: RateLimit[bytes] = field(factory=lambda: RateLimit(limits.RATE_FIRST_HOP))
+    _forward: RateLimit[bytes] = field(factory=lambda: RateLimit(limits.RATE_FORWARD))
+    _source: RateLimit[bytes] = field(factory=lambda: RateLimit(limits.RATE_SOURCE))
+    _offer: RateLimit[bytes] = field(factory=lambda: RateLimit(limits.RATE_OFFER))
+    _offer_subnet: RateLimit[bytes] = field(factory=lambda: RateLimit(limits.RATE_OFFER_SUBNET))
+    _relay: RateLimit[None] = field(factory=lambda: RateLimit(limits.RATE_RELAY_BYTES))
+    _challenge: RateLimit[bytes] = field(factory=lambda: RateLimit(limits.RATE_CHALLENGE))
+    _challenges: RateLimit[None] = field(factory=lambda: RateLimit(limits.RATE_CHALLENGE_ALL))
+    _announce: RateLimit[bytes] = field(factory=lambda: RateLimit(limits.RATE_ANNOUNCE))
+
+    def __attrs_post_init__(self) -> None:
+        self.mint = TokenMint(self.entropy)
+
+    def ping(self, source: Address, now: float) -> bool:
+        """May this ping be answered?"""
+        return self._ping.allow(limit_key(source), now)
+
+    def request(self, source: Address, now: float) -> bool:
+        """May this token-proved request be served?"""
+        return self._request.allow(limit_key(source), now)
+
+    def challenge(self, source: Address, now: float) -> bool:
+        """May a challenge (or a wrong-network notice) be sent?"""
+        return self._challenge.allow(limit_key(source), now) and self._challenges.allow(None, now)
+
+    def first_hop(self, source: Address, now: float) -> bool:
+        """May this initiator have another query carried?"""
+        return self._first_hop.allow(limit_key(source), now)
+
+    def forward(self, neighbour: Address, src: Address, now: float) -> bool:
+        """May this neighbour hand us another query for ``src``?"""
+        return self._forward.allow(limit_key(neighbour), now) and self._source.allow(
+            limit_key(src), now
+        )
+
+    def offer(self, target: Address, now: float) -> bool:
+        """May another offer go to ``target``, which has proved nothing to us?"""
+        subnet = subnet_key(target)
+        return self._offer.allow(limit_key(target), now) and (
+            subnet is None or self._offer_subnet.allow(subnet, now)
+        )
+
+    def relay(self, size: int, now: float) -> bool:
+        """May ``size`` more bytes be sent for others?"""
+        return self._relay.allow(None, now, size)
+
+    def announce(self, source: Address, now: float) -> bool:
+        """May this address register another topic?"""
+        return self._announce.allow(limit_key(source), now)

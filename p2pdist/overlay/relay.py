@@ -1,0 +1,175 @@
+"""What a node does with somebody else's get_peers: answer the initiator, pass it on, or decline. Pure.
+
+Job: choose the next hop, fail over to the next candidate, account for reply units. Does NOT send
+and does not look into the PeerTable; ``search`` carries out what it says.
+
+States of a query here::
+
+    taken -> waiting for a next hop -> passed on
+                  |  `-> (no reply, or refused) the next candidate, at most limits.WALK_CANDIDATES
+                  `-> handed back (nobody is left; unspent units go back)
+
+Units: a query may cause at most ``units`` offers, all hands together. They are split between the
+copies a failover makes, never copied, so the honest nodes together send the address in ``src`` at
+most as many bytes as whoever started it has spent (``docs/protocol.md``). A repeated query is
+suppressed by its qid, which also ends loops.
+
+Threat: forged origins, floods of queries. At most ``limits.QUERY_CACHE`` queries are remembered,
+for ``limits.QUERY_CACHE_S``. Tests: ``test_relay``.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import attrs
+from attrs import define, field
+
+from p2pdist import limits
+from p2pdist.addresses import Address, scope
+from p2pdist.ids import NodeID, distance
+from p2pdist.overlay.lookup import Candidate, walk_order
+from p2pdist.overlay.wire import Flag, GetPeers
+
+
+@define(eq=False)
+class Query:
+    """One query passing through this node.
+
+    Attributes:
+        message: as it will be passed on but for units: ``src`` and ``via`` stamped, hops counted.
+        upstream: who handed it to us.
+        rid: correlation id of that request, for a later refusal.
+        attempt: its try.
+        first_hop: whether we are the initiator's first hop, who relays offers to it.
+        units: offers not yet handed on.
+        until: when it is forgotten.
+    """
+
+    message: GetPeers
+    upstream: Address
+    rid: bytes
+    attempt: int
+    first_hop: bool
+    units: int
+    until: float
+    tried: dict[Address, None] = field(factory=dict)
+
+    @property
+    def src(self) -> Address:
+        """The initiator, as its first hop saw it."""
+        assert self.message.src is not None
+        return self.message.src
+
+    @property
+    def answer_through(self) -> Address | None:
+        """Who relays offers to the initiator, or ``None`` when they go there directly."""
+        return self.message.via if self.message.flags & Flag.VIA else None
+
+
+def stamp(message: GetPeers, source: Address) -> GetPeers:
+    """Return ``message`` with the addresses only its receiver can vouch for (decision 14).
+
+    The first hop writes ``src``, the second ``via``, both from the UDP header.
+    """
+    if message.hops == 0:
+        return attrs.evolve(message, src=source, via=None, flags=0)
+    if message.hops == 1:
+        return attrs.evolve(message, via=source)
+    return message
+
+
+@define
+class Relay:
+    """Queries passing through this node.
+
+    Args:
+        own_id: of this node.
+    """
+
+    own_id: NodeID
+    _queries: OrderedDict[bytes, Query] = field(init=False, factory=OrderedDict)
+
+    def get(self, qid: bytes, now: float) -> Query | None:
+        """Return the query named ``qid`` if it passed here lately."""
+        query = self._queries.get(qid)
+        return query if query is not None and query.until > now else None
+
+    def take(self, message: GetPeers, source: Address, now: float) -> Query:
+        """Remember a query that was not seen before; ``message`` is stamped."""
+        query = Query(
+            message=message,
+            upstream=source,
+            rid=message.rid,
+            attempt=message.attempt,
+            first_hop=message.hops == 0,
+            units=message.units,
+            until=now + limits.QUERY_CACHE_S,
+        )
+        self._queries[message.qid] = query
+        self._queries.move_to_end(message.qid)
+        if len(self._queries) > limits.QUERY_CACHE:
+            self._queries.popitem(last=False)
+        return query
+
+    def next_hop(
+        self, query: Query, candidates: Sequence[Candidate], log2_reach: float, table: int
+    ) -> tuple[Address, GetPeers] | None:
+        """Return whom to pass the query to and with which message, or ``None`` to hand it back.
+
+        Candidates strictly nearer to the topic than this node come first, in walk order. If there
+        is none and the table is small, the nearest others do: strict greed would break a chain of
+        three nodes for half of all topics (decision 11).
+
+        Args:
+            query: taken here.
+            candidates: neighbours of the family of ``src`` that are not suspect.
+            log2_reach: see :func:`p2pdist.overlay.lookup.walk_order`.
+            table: entries in the routing tables.
+        """
+        message = query.message
+        if message.hops >= limits.HOPS or len(query.tried) >= limits.WALK_CANDIDATES:
+            return None
+        if not query.units:
+            return None
+        fitting = [
+            c
+            for c in candidates
+            if c.address not in query.tried
+            and c.address not in {query.upstream, query.src, message.via}
+            and self._answerable(query, c.address)
+        ]
+        own = distance(self.own_id, message.topic)
+        nearer = [c for c in fitting if distance(c.node_id, message.topic) < own]
+        if nearer:
+            chosen = walk_order(nearer, message.topic, log2_reach)[0]
+        elif fitting and table <= limits.SMALL_TABLE:
+            chosen = min(fitting, key=lambda c: distance(c.node_id, message.topic))
+        else:
+            return None
+        query.tried[chosen.address] = None
+        units = (query.units + 1) // 2
+        query.units -= units
+        flags = message.flags
+        if query.first_hop and scope(query.src) < scope(chosen.address):
+            flags |= Flag.VIA
+        copy = attrs.evolve(message, hops=message.hops + 1, units=units, flags=flags)
+        return chosen.address, copy
+
+    @staticmethod
+    def handed_back(query: Query, units: int, sent: int) -> None:
+        """Take back units of a copy that a next hop refused, never more than it was given."""
+        query.units += min(units, sent)
+
+    @staticmethod
+    def _answerable(query: Query, candidate: Address) -> bool:
+        """Tell whether a finder at or behind ``candidate`` can reach src, or via (decision 15)."""
+        reach = scope(candidate)
+        if query.first_hop or scope(query.src) >= reach:
+            return True
+        via = query.message.via
+        return via is not None and bool(query.message.flags & Flag.VIA) and scope(via) >= reach
+
+    def __len__(self) -> int:
+        return len(self._queries)

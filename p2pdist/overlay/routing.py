@@ -1,0 +1,257 @@
+"""The routing table: neighbours in k-buckets by XOR distance. Pure.
+
+Job: which verified nodes are known, which of them are nearest to a key, who replaces the dead.
+Does NOT send; ``network`` reports what answered and what did not. One table serves one address
+family. Sizes, caps and states: ``limits``, Kademlia (2002), discv5's table rules.
+
+States of an entry::
+
+    absent -(answered us)-> verified -(1 miss)-> suspect -(3 misses)-> absent: a replacement
+                               ^-------(any answer)--'                 moves up
+
+Threat: tables filled by one party. Only nodes that answered us, or proved their address by our
+token, come in; long-lived entries are never evicted for newcomers; global addresses are capped
+per subnet. Tests: ``test_routing``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+
+from attrs import define, field
+
+from p2pdist import limits
+from p2pdist.addresses import Address, is_ipv6, subnet_key
+from p2pdist.errors import LocalProtocolError
+from p2pdist.ids import ID_BYTES, NodeID, distance, shared_prefix_bits
+
+
+@define(eq=False)
+class Neighbour:
+    """A verified node.
+
+    Attributes:
+        node_id: its id.
+        address: where it answered.
+        seen_at: when it last answered or proved itself.
+        misses: calls it left unanswered since.
+    """
+
+    node_id: NodeID
+    address: Address
+    seen_at: float
+    misses: int = 0
+
+    @property
+    def suspect(self) -> bool:
+        """Whether walks should avoid it for now."""
+        return self.misses > 0
+
+
+@define
+class _Bucket:
+    size: int
+    entries: dict[NodeID, Neighbour] = field(factory=dict)
+    replacements: OrderedDict[NodeID, Neighbour] = field(factory=OrderedDict)
+    changed_at: float = 0.0
+
+
+@define
+class RoutingTable:
+    """Neighbours of one address family.
+
+    Args:
+        own_id: the node whose table this is.
+    """
+
+    own_id: NodeID
+    _buckets: list[_Bucket] = field(init=False)
+    _by_address: dict[Address, Neighbour] = field(init=False, factory=dict)
+    _subnets: dict[bytes, int] = field(init=False, factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        sizes = limits.BUCKET_SIZES
+        self._buckets = [
+            _Bucket(sizes[min(depth, len(sizes) - 1)]) for depth in range(ID_BYTES * 8)
+        ]
+
+    def __len__(self) -> int:
+        return len(self._by_address)
+
+    def __iter__(self) -> Iterator[Neighbour]:
+        return iter(list(self._by_address.values()))
+
+    def get(self, address: Address) -> Neighbour | None:
+        """Return the neighbour at ``address``."""
+        return self._by_address.get(address)
+
+    def verified(self, node_id: NodeID, address: Address, now: float) -> bool:
+        """Note that the node at ``address`` answered or proved itself; True if it is in the table.
+
+        A node seen under a new address keeps its old entry while that one still answers.
+        """
+        if node_id == self.own_id:
+            return False
+        bucket = self._bucket(node_id)
+        entry = bucket.entries.get(node_id)
+        if entry is not None and entry.address == address:
+            entry.seen_at, entry.misses = now, 0
+            return True
+        at_address = self._by_address.get(address)
+        if at_address is not None:  # restarted with another key, or somebody else's turn there
+            self._remove(at_address)
+        if entry is not None:
+            if not entry.suspect:
+                return False
+            self._remove(entry)
+        newcomer = Neighbour(node_id, address, now)
+        if self._room(bucket, address):
+            self._insert(bucket, newcomer)
+            return True
+        bucket.replacements[node_id] = newcomer
+        bucket.replacements.move_to_end(node_id)
+        if len(bucket.replacements) > limits.REPLACEMENTS:
+            bucket.replacements.popitem(last=False)
+        return False
+
+    def missed(self, address: Address) -> None:
+        """Note that the node at ``address`` left a call unanswered; the third time it goes."""
+        entry = self._by_address.get(address)
+        if entry is None:
+            return
+        entry.misses += 1
+        if entry.misses < limits.MISSES_DEAD:
+            return
+        bucket = self._bucket(entry.node_id)
+        self._remove(entry)
+        while bucket.replacements:
+            _, candidate = bucket.replacements.popitem()
+            if candidate.address not in self._by_address and self._room(bucket, candidate.address):
+                self._insert(bucket, candidate)
+                return
+
+    def closest(
+        self,
+        key: bytes,
+        count: int,
+        accept: Callable[[Neighbour], bool] = lambda _entry: True,
+    ) -> list[Neighbour]:
+        """Return up to ``count`` accepted neighbours, nearest to ``key`` first.
+
+        Args:
+            key: 20 bytes; distance is XOR as a big-endian integer.
+            count: 1 to ``limits.NEIGHBOURS``.
+            accept: which neighbours count.
+
+        Raises:
+            LocalProtocolError: ``count`` out of range.
+
+        Source: Kademlia (Maymounkov and Mazieres 2002), section 2.1.
+        """
+        if not 1 <= count <= limits.NEIGHBOURS:
+            raise LocalProtocolError(f"closest() of {count} neighbours")
+        target = int.from_bytes(key, "big")
+        ranked = sorted(
+            (entry for entry in self._by_address.values() if accept(entry)),
+            key=lambda entry: int.from_bytes(entry.node_id, "big") ^ target,
+        )
+        return ranked[:count]
+
+    def stale_buckets(self, now: float) -> list[int]:
+        """Return the depths of populated buckets in which nothing changed for a refresh period."""
+        deepest = max((d for d, b in enumerate(self._buckets) if b.entries), default=-1)
+        return [
+            depth
+            for depth in range(deepest + 1)
+            if now - self._buckets[depth].changed_at >= limits.BUCKET_REFRESH_S
+        ]
+
+    def refreshed(self, depth: int, now: float) -> None:
+        """Note that bucket ``depth`` was looked through."""
+        self._buckets[depth].changed_at = now
+
+    def size_estimate(self) -> float:
+        """Estimate how many nodes the network has from how near the nearest eight are."""
+        nearest = self.closest(self.own_id, 8)
+        if not nearest:
+            return 1.0
+        reach = distance(nearest[-1].node_id, self.own_id)
+        return max(float(len(self)), len(nearest) * 2.0**160 / max(reach, 1))
+
+    def log2_reach(self) -> float:
+        """Return log2 of the distance within which about ``limits.STORERS`` nodes live."""
+        return 160 + math.log2(limits.STORERS) - math.log2(max(self.size_estimate(), 1.0))
+
+    def _bucket(self, node_id: NodeID) -> _Bucket:
+        return self._buckets[min(shared_prefix_bits(node_id, self.own_id), ID_BYTES * 8 - 1)]
+
+    def _room(self, bucket: _Bucket, address: Address) -> bool:
+        if len(bucket.entries) >= bucket.size or len(self) >= limits.NEIGHBOURS:
+            return False
+        subnet = subnet_key(address)
+        if subnet is None:
+            return True
+        if self._subnets.get(subnet, 0) >= limits.SUBNET_PER_TABLE:
+            return False
+        here = sum(1 for entry in bucket.entries.values() if subnet_key(entry.address) == subnet)
+        return here < limits.SUBNET_PER_BUCKET
+
+    def _insert(self, bucket: _Bucket, entry: Neighbour) -> None:
+        bucket.entries[entry.node_id] = entry
+        bucket.replacements.pop(entry.node_id, None)
+        bucket.changed_at = entry.seen_at
+        self._by_address[entry.address] = entry
+        subnet = subnet_key(entry.address)
+        if subnet is not None:
+            self._subnets[subnet] = self._subnets.get(subnet, 0) + 1
+
+    def _remove(self, entry: Neighbour) -> None:
+        del self._bucket(entry.node_id).entries[entry.node_id]
+        del self._by_address[entry.address]
+        subnet = subnet_key(entry.address)
+        if subnet is not None:
+            self._subnets[subnet] -= 1
+            if not self._subnets[subnet]:
+                del self._subnets[subnet]
+
+
+@define
+class Neighbourhood:
+    """The routing tables of both address families as one (BEP 32 keeps them apart, and so do we).
+
+    Args:
+        own_id: the node whose tables these are.
+    """
+
+    own_id: NodeID
+    ipv4: RoutingTable = field(init=False)
+    ipv6: RoutingTable = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.ipv4 = RoutingTable(self.own_id)
+        self.ipv6 = RoutingTable(self.own_id)
+
+    def __len__(self) -> int:
+        return len(self.ipv4) + len(self.ipv6)
+
+    def __iter__(self) -> Iterator[Neighbour]:
+        yield from self.ipv4
+        yield from self.ipv6
+
+    def table(self, address: Address) -> RoutingTable:
+        """Return the table of the family of ``address``."""
+        return self.ipv6 if is_ipv6(address) else self.ipv4
+
+    def verified(self, node_id: NodeID, address: Address, now: float) -> bool:
+        """See :meth:`RoutingTable.verified`."""
+        return self.table(address).verified(node_id, address, now)
+
+    def missed(self, address: Address) -> None:
+        """See :meth:`RoutingTable.missed`."""
+        self.table(address).missed(address)
+
+    def get(self, address: Address) -> Neighbour | None:
+        """See :meth:`RoutingTable.get`."""
+        return self.table(address).get(address)

@@ -1,0 +1,365 @@
+"""Calls to other nodes: one request on the wire at a time, a Deferred per call.
+
+Job: correlation ids, tokens, timeouts, retries with back-off and jitter, matching of replies, and
+on the serving side the suppression of duplicate requests. It does NOT open sockets (``send`` is
+given) and does not know what requests mean.
+
+States of a call::
+
+    pinging -> waiting -> answered        (Deferred fired with the reply)
+            |          -> refused         (RequestRefused)
+            |          -> timed out       (RequestTimedOut)
+            `-> timed out, stopped        (NodeStopped)
+
+First contact (decision 8): an address that never answered gets a ping before anything else. One
+whose token is merely old answers with a challenge; the call goes on at once with the new token.
+
+Threat: forged and late replies (a reply needs the 64-bit ``rid`` of an open call and the number of
+a try made), floods of requests (bounded cache), floods of our own (bounded calls).
+Tests: ``test_rpc``.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from collections.abc import Callable
+
+import attrs
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
+
+from p2pdist import limits
+from p2pdist.addresses import Address
+from p2pdist.errors import CallLimitReached, NodeStopped, RequestRefused, RequestTimedOut
+from p2pdist.ids import NodeID
+from p2pdist.overlay.path import Path, Paths
+from p2pdist.overlay.wire import (
+    RID_BYTES,
+    Challenge,
+    Error,
+    Message,
+    Ping,
+    Pong,
+    Reply,
+    Request,
+)
+
+Build = Callable[[bytes, bytes], Request]
+"""Makes a request from (rid, token), for proofs that cover them."""
+
+
+@define(eq=False)
+class _Call:
+    """One call under way."""
+
+    address: Address
+    build: Build
+    reply_type: type[Reply]
+    tries_max: int
+    deadline: float
+    done: Deferred[Reply]
+    rid: bytes
+    started: float
+    sent: list[float] = field(factory=list)
+    challenges: int = 0
+    timer: IDelayedCall | None = None
+    answered: bool = False
+    late: Callable[[Reply], None] | None = None
+    linger_s: float = 0.0
+
+    @property
+    def method(self) -> str:
+        return self.reply_type.__name__
+
+
+@define
+class RPC:
+    """Calls out of one network, and memory of replies given.
+
+    Args:
+        clock: schedules timeouts.
+        rng: spreads back-off.
+        entropy: makes correlation ids.
+        node_id: goes into the pings that precede a first contact.
+        send: puts a message on the wire.
+        paths: round-trip times and tokens by address.
+        heard: called as ``heard(address, node_id)`` when a pong identified an address.
+        missed: called when a call to an address went unanswered.
+    """
+
+    clock: IReactorTime
+    rng: random.Random
+    entropy: Callable[[int], bytes]
+    node_id: NodeID
+    send: Callable[[Address, Message], None]
+    paths: Paths = field(factory=Paths)
+    heard: Callable[[Address, NodeID], None] = lambda _address, _node_id: None
+    missed: Callable[[Address], None] = lambda _address: None
+    mismatched: int = field(init=False, default=0)
+    _calls: dict[bytes, _Call] = field(init=False, factory=dict)
+    _per_address: dict[Address, int] = field(init=False, factory=dict)
+    _stopped: bool = field(init=False, default=False)
+
+    # --- calling ---
+
+    def call(
+        self,
+        address: Address,
+        request: Request,
+        *,
+        tries: int = limits.TRIES,
+        deadline_s: float = 60.0,
+    ) -> Deferred[Reply]:
+        """Send ``request`` until it is answered.
+
+        Args:
+            address: who is called; its token is filled in.
+            request: without rid, attempt and token.
+            tries: sends at most, 1 or more.
+            deadline_s: give up after so many seconds whatever the tries.
+
+        Returns:
+            A Deferred that fires with the reply (of the type the request names). It fails with
+            :class:`RequestTimedOut`, :class:`RequestRefused`, :class:`CallLimitReached`, or
+            :class:`NodeStopped` when the node stops first. Cancelling it forgets the call.
+        """
+
+        def build(rid: bytes, token: bytes) -> Request:
+            return attrs.evolve(request, rid=rid, token=token)
+
+        return self.call_built(
+            address, build, type(request).reply, tries=tries, deadline_s=deadline_s
+        )
+
+    def call_built(
+        self,
+        address: Address,
+        build: Build,
+        reply_type: type[Reply],
+        *,
+        tries: int = limits.TRIES,
+        deadline_s: float = 60.0,
+        late: Callable[[Reply], None] | None = None,
+        linger_s: float = 0.0,
+    ) -> Deferred[Reply]:
+        """Like :meth:`call`, for requests that cover their own rid and token.
+
+        Args:
+            address: who is called.
+            build: makes the request from rid and token, anew for each token.
+            reply_type: what counts as the answer.
+            tries: sends at most.
+            deadline_s: give up after so many seconds.
+            late: called with further replies of the same type within ``linger_s`` of the first
+                (a get_peers that was taken may still be handed back).
+            linger_s: how long to listen for them.
+
+        Returns:
+            As :meth:`call`.
+        """
+        if self._stopped:
+            return _failed(NodeStopped("the node is stopped"))
+        busy = self._per_address.get(address, 0)
+        if len(self._calls) >= limits.CALLS_OUTSTANDING or busy >= limits.CALLS_PER_ADDRESS:
+            return _failed(CallLimitReached(address, reply_type.__name__))
+        now = self.clock.seconds()
+        call = _Call(
+            address=address,
+            build=build,
+            reply_type=reply_type,
+            tries_max=tries,
+            deadline=now + deadline_s,
+            done=Deferred(self._cancelled),
+            rid=self.entropy(RID_BYTES),
+            started=now,
+            late=late,
+            linger_s=linger_s,
+        )
+        self._calls[call.rid] = call
+        self._per_address[address] = busy + 1
+        path = self.paths[address]
+        if reply_type is not Pong and path.heard_at is None and not path.has_token(now):
+            self._ping_first(call)
+        else:
+            self._try(call)
+        return call.done
+
+    def ping(self, address: Address) -> Deferred[Reply]:
+        """Ping ``address``: 3 tries within 2 s. Fires with the :class:`Pong`, fails as ``call``."""
+        return self.call(
+            address,
+            Ping(node_id=self.node_id),
+            tries=limits.FIRST_CONTACT_TRIES,
+            deadline_s=limits.FIRST_CONTACT_WINDOW_S,
+        )
+
+    def _ping_first(self, call: _Call) -> None:
+        def answered(_pong: Reply) -> None:
+            if call.rid in self._calls:
+                self._try(call)
+
+        def silent(failure: Failure) -> None:
+            if call.rid in self._calls:
+                assert failure.value is not None
+                self._finish(call, failure.value)
+
+        pinged = self.ping(call.address)
+        pinged.addCallbacks(answered, silent)
+
+    def _try(self, call: _Call) -> None:
+        """Send (again), and set the timer that sends the next or gives up."""
+        now = self.clock.seconds()
+        path = self.paths[call.address]
+        attempt = len(call.sent)
+        request = attrs.evolve(call.build(call.rid, path.token), attempt=attempt)
+        call.sent.append(now)
+        backoff = path.rto_s() * 2**attempt
+        if attempt:
+            backoff *= 1 + limits.RTO_JITTER * (2 * self.rng.random() - 1)
+        wait = max(0.0, min(backoff, limits.RTO_MAX_S, call.deadline - now))
+        call.timer = self.clock.callLater(wait, self._timed_out, call)
+        self.send(call.address, request)
+
+    def _timed_out(self, call: _Call) -> None:
+        call.timer = None
+        now = self.clock.seconds()
+        if len(call.sent) < call.tries_max and now < call.deadline:
+            self._try(call)
+            return
+        self.paths[call.address].misses += 1
+        self._finish(
+            call,
+            RequestTimedOut(
+                call.address, call.method, attempts=len(call.sent), elapsed_s=now - call.started
+            ),
+        )
+        self.missed(call.address)
+
+    def _finish(self, call: _Call, result: Reply | BaseException) -> None:
+        """Fire the Deferred; forget the call unless it lingers."""
+        if call.timer is not None:
+            call.timer.cancel()
+            call.timer = None
+        call.answered = True
+        self._leave(call.address)
+        if call.late is not None and isinstance(result, Reply) and not self._stopped:
+            call.timer = self.clock.callLater(call.linger_s, self._forget, call)
+        else:
+            self._forget(call)
+        if isinstance(result, Reply):
+            call.done.callback(result)
+        else:
+            call.done.errback(result)
+
+    def _forget(self, call: _Call) -> None:
+        del self._calls[call.rid]
+        call.timer = None
+
+    def _leave(self, address: Address) -> None:
+        """Count one open call less to ``address``; a call that lingers is not open."""
+        self._per_address[address] -= 1
+        if not self._per_address[address]:
+            del self._per_address[address]
+
+    def _cancelled(self, done: Deferred[Reply]) -> None:
+        for call in list(self._calls.values()):
+            if call.done is done:
+                if call.timer is not None:
+                    call.timer.cancel()
+                self._leave(call.address)
+                self._forget(call)
+                return
+
+    # --- replies ---
+
+    def reply_received(self, source: Address, reply: Reply) -> None:
+        """Take a reply from the wire; one that answers no open call is counted and dropped."""
+        call = self._calls.get(reply.rid)
+        if call is None or reply.attempt >= len(call.sent):
+            self.mismatched += 1
+            return
+        if source != call.address:
+            self.mismatched += 1  # a multi-homed node answers from elsewhere: the rid proves it
+        now = self.clock.seconds()
+        path = self.paths[call.address]
+        if call.answered:
+            if call.late is not None and isinstance(reply, call.reply_type):
+                call.late(reply)
+            return
+        path.sample(now - call.sent[reply.attempt], now)
+        if isinstance(reply, Challenge):
+            self._challenged(call, path, reply, now)
+        elif isinstance(reply, Error):
+            self._finish(call, RequestRefused(call.address, call.method, code=reply.error))
+        elif isinstance(reply, call.reply_type):
+            token = getattr(reply, "token", None)
+            if token is not None:
+                path.grant(token, now)
+            if isinstance(reply, Pong):
+                self.heard(call.address, reply.node_id)
+            self._finish(call, reply)
+        else:
+            self.mismatched += 1
+
+    def _challenged(self, call: _Call, path: Path, challenge: Challenge, now: float) -> None:
+        call.challenges += 1
+        path.grant(challenge.token, now)
+        if call.challenges > limits.CHALLENGES_PER_CALL:
+            return  # the timer goes on: a node that only challenges counts as silent
+        if call.timer is not None:
+            call.timer.cancel()
+        call.sent.pop()  # a challenged try does not count
+        self._try(call)
+
+    def stop(self) -> None:
+        """Fail every open call with :class:`NodeStopped`; later calls fail at once."""
+        self._stopped = True
+        for call in list(self._calls.values()):
+            if call.answered:
+                if call.timer is not None:
+                    call.timer.cancel()
+                self._forget(call)
+            else:
+                self._finish(call, NodeStopped("the node stopped before the answer came"))
+
+    @property
+    def outstanding(self) -> int:
+        """Calls under way."""
+        return len(self._calls)
+
+
+def _failed(error: Exception) -> Deferred[Reply]:
+    done: Deferred[Reply] = Deferred()
+    done.errback(error)
+    return done
+
+
+@define
+class ReplyCache:
+    """Replies given lately, so that a retried request is answered without being done twice.
+
+    At most ``limits.REPLY_CACHE`` replies, ``limits.REPLY_CACHE_S`` old.
+    """
+
+    _replies: OrderedDict[tuple[Address, bytes], tuple[float, Reply]] = field(
+        init=False, factory=OrderedDict
+    )
+
+    def get(self, source: Address, request: Request, now: float) -> Reply | None:
+        """Return the reply given to an earlier try, numbered as this try."""
+        found = self._replies.get((source, request.rid))
+        if found is None or now - found[0] > limits.REPLY_CACHE_S:
+            return None
+        return attrs.evolve(found[1], attempt=request.attempt)
+
+    def put(self, source: Address, reply: Reply, now: float) -> None:
+        """Remember a reply."""
+        self._replies[source, reply.rid] = (now, reply)
+        if len(self._replies) > limits.REPLY_CACHE:
+            self._replies.popitem(last=False)
+
+    def __len__(self) -> int:
+        return len(self._replies)
