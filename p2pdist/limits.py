@@ -117,6 +117,8 @@ PEERS_TOTAL: Final = 16384
 PORTS_PER_HOST: Final = 8
 """Peers of one topic on one global host."""
 PEER_TTL_S: Final = 1800
+SEQUENCE_HOLD_S: Final = 60.0
+"""Longer than any datagram is late; then a lower sequence number is a restarted machine's."""
 ANNOUNCE_EVERY_S: Final = 900.0
 ANNOUNCE_JITTER: Final = 0.2
 STORERS: Final = 16
@@ -174,12 +176,18 @@ JOINED_PEERS: Final = 32
 """Peers a node keeps joined at once (16 to 32 neighbours are enough up to N = 1000)."""
 PING_PARALLEL: Final = 16
 STATUS_PEERS: Final = 64
+UPKEEP_EVERY_S: Final = 5.0
+BOOTSTRAP_ENTRIES: Final = 1024
+"""Entry points kept for all descriptors of one process."""
 SAVED_NEIGHBOURS: Final = 64
 SAVED_PEERS: Final = 64
 SAVE_EVERY_S: Final = 600.0
 SAVED_FILE_BYTES: Final = 64 * KIB
 NETWORKS: Final = 16
-RELAYED_QUERIES_S: Final = 15.0
+SOCKETS: Final = 16
+"""Listening addresses of one node."""
+SOCKET_MEMORY: Final = 4096
+"""Addresses whose socket (the one they were last heard on) is remembered."""
 
 # --- LAN discovery (BEP 14 style) ---
 LAN_GROUP: Final = "239.192.76.67"
@@ -211,6 +219,14 @@ PIECE_LENGTH_USUAL: Final = 4 * MIB
 PIECE_LENGTH_USUAL_TO: Final = 512 * GIB
 METADATA_BYTES: Final = 32 * MIB
 FILES_MAX: Final = 250_000
+COMPONENTS_MAX: Final = 2_000_000
+"""Path components of all files together: as Python strings they take most of the memory."""
+NAME_CACHE: Final = 8192
+"""Checked file names kept; an lru_cache, so many names only cost checking again."""
+ZERO_HASHES: Final = 64
+"""Hashes of zeros kept: one per piece length, and one per odd last piece."""
+HASH_READ_BYTES: Final = 1 * MIB
+"""Read and hashed at once by each thread; stays in the core's cache."""
 
 # --- storage ---
 SYNC_BYTES: Final = 64 * MIB
@@ -221,7 +237,12 @@ DISK_RETRY_S: Final = 30.0
 """A full disk is tried again this often."""
 OPEN_FILES: Final = 64
 """File handles one store keeps open."""
-STATE_SLOT_HEADER_BYTES: Final = 4096
+STATE_ALIGN_BYTES: Final = 4096
+"""A state file's slots start at multiples of this, so that a torn write hurts one of them only."""
+PART_NAME_BYTES: Final = 180
+"""Bytes of the name inside a part's name: with HASH8 and suffix it stays below NAME_BYTES."""
+RECORD_BYTES: Final = METADATA_BYTES + 40 * FILES_MAX + 64 * KIB
+"""Largest record of a complete content: its metadata, 40 bytes per file and two paths."""
 
 # --- TCP framing (BEP 3 style lengths) ---
 BLOCK_BYTES: Final = 256 * KIB
@@ -230,6 +251,13 @@ CONTROL_FRAME_BYTES: Final = 64 * KIB + 64
 """A bitfield of PIECES_MAX bits and its header."""
 HAVE_BATCH: Final = 1024
 """Indices in one have frame."""
+HAVE_EVERY_S: Final = 0.05
+"""The first have goes out at once, those of the next so many seconds together."""
+HANDSHAKE_FRAME_BYTES: Final = 256
+"""Largest frame of a peer that has proved nothing yet; a hello takes 96."""
+BLOCK_MIN_BYTES: Final = 16 * KIB
+BLOCK_S: Final = 0.02
+"""On a slow link blocks shrink to what takes so long, because control frames wait for one."""
 
 # --- connections ---
 CONNECTIONS: Final = 200
@@ -243,8 +271,16 @@ CONNECT_S: Final = 5.0
 DIAL_RETRY_S: Final = (2.0, 60.0)
 DIAL_WAIT_S: Final = 3.0
 """The joined side dials too when the joiner's connection has not come by then."""
+DIALS: Final = 16
+"""Connections one transfer is dialling at the same time."""
+CLOSE_S: Final = 2.0
+"""A polite close is cut short after that."""
+TICK_S: Final = 1.0
+"""Deadlines of a transfer are looked at so often."""
 SEND_BUFFER_BYTES: Final = 1 * MIB
 """Bytes of one piece read ahead of the socket."""
+NOTSENT_BYTES: Final = 128 * KIB
+"""TCP_NOTSENT_LOWAT: what waits in the kernel cannot be overtaken by a control frame."""
 BAN_S: Final = 600.0
 BANS: Final = 4096
 CORRUPT_PIECES_MAX: Final = 2
@@ -261,7 +297,21 @@ ASSEMBLY_BYTES: Final = 32 * MIB
 PIECES_IN_FLIGHT: Final = 8
 PIECE_PROGRESS_S: Final = 10.0
 """Without a byte of a promised piece for so long it is given to somebody else."""
+PIECE_PROGRESS_BYTES: Final = 16 * KIB
+"""What counts as progress: less in PIECE_PROGRESS_S is a stall, so that drips gain nothing."""
 ENDGAME_COPIES: Final = 2
+ENDGAME_FACTOR: Final = 2.0
+"""With nothing else to fetch, a piece that took so many usual times is fetched twice."""
+SLOW_FACTOR: Final = 10.0
+"""A piece that took so many usual times loses its place to others that wait for one."""
+SLOW_S: Final = 30.0
+"""The same before any piece has come and shown what is usual; doubled at every theft."""
+STRIKES: Final = 3
+"""Pieces refused or stalled in a row, without one delivered, until a peer is let go."""
+AHEAD_S: Final = 1.0
+"""The next piece is negotiated when the current one ends this soon: decisions stay late."""
+GRANT_ANSWER_S: Final = 5.0
+"""A grant unanswered for so long holds no slot any more; a late answer still counts."""
 METADATA_PROGRESS_S: Final = 10.0
 DESCRIPTORS: Final = 1024
 """Transfers in one process."""

@@ -62,7 +62,7 @@ class Candidate:
 
 @frozen
 class Walk:
-    """Send a get_peers to ``address``; ``last_hop`` forbids it to pass the query on."""
+    """Send a get_peers to ``address``; ``last_hop`` asks for its own table only."""
 
     address: Address
     qid: bytes
@@ -301,6 +301,10 @@ class Lookup:
         """Note that a peer joined: the lookup has done its work."""
         if self.state is State.WALKING:
             self.state = State.FOUND
+
+    def walked(self, address: Address) -> bool:
+        """Tell whether ``address`` is a first hop of this lookup."""
+        return address in self._pending or address in self._refused
 
     @property
     def asked(self) -> int:

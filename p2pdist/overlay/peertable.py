@@ -93,7 +93,8 @@ class PeerTable:
             node_id: the peer's node.
             address: from the UDP header.
             status: what it does now.
-            sequence: of its statement; a lower one than known changes nothing.
+            sequence: of its statement; a lower one than known changes nothing for a minute (an
+                older datagram), and then counts as a new life of the node.
             now: seconds.
             joined: it proved knowledge of the content's key.
 
@@ -103,7 +104,9 @@ class PeerTable:
         peers = self._topics.get(topic)
         entry = peers.get(address) if peers is not None else None
         if entry is not None and entry.node_id == node_id and sequence < entry.sequence:
-            return entry
+            entry.joined = entry.joined or joined
+            if now - (entry.expires - limits.PEER_TTL_S) < limits.SEQUENCE_HOLD_S:
+                return entry
         if status is Status.LEFT:
             if peers is not None and entry is not None:
                 self._drop(topic, address)

@@ -1,4 +1,4 @@
-"""What a node does with somebody else's get_peers: answer the initiator, pass it on, or decline. Pure.
+"""What a node does with somebody else's get_peers: answer, pass on, or hand back. Pure.
 
 Job: choose the next hop, fail over to the next candidate, account for reply units. Does NOT send
 and does not look into the PeerTable; ``search`` carries out what it says.
@@ -45,6 +45,8 @@ class Query:
         first_hop: whether we are the initiator's first hop, who relays offers to it.
         units: offers not yet handed on.
         until: when it is forgotten.
+        tried: next hops so far.
+        relayed: offers passed to the initiator so far.
     """
 
     message: GetPeers
@@ -55,6 +57,7 @@ class Query:
     units: int
     until: float
     tried: dict[Address, None] = field(factory=dict)
+    relayed: int = 0
 
     @property
     def src(self) -> Address:
@@ -74,7 +77,8 @@ def stamp(message: GetPeers, source: Address) -> GetPeers:
     The first hop writes ``src``, the second ``via``, both from the UDP header.
     """
     if message.hops == 0:
-        return attrs.evolve(message, src=source, via=None, flags=0)
+        flags = message.flags & Flag.LAST
+        return attrs.evolve(message, src=source, via=None, flags=flags)
     if message.hops == 1:
         return attrs.evolve(message, via=source)
     return message
@@ -131,7 +135,7 @@ class Relay:
         message = query.message
         if message.hops >= limits.HOPS or len(query.tried) >= limits.WALK_CANDIDATES:
             return None
-        if not query.units:
+        if not query.units or message.flags & Flag.LAST:
             return None
         fitting = [
             c

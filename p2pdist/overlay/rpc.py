@@ -112,6 +112,7 @@ class RPC:
         *,
         tries: int = limits.TRIES,
         deadline_s: float = 60.0,
+        introduced: bool = False,
     ) -> Deferred[Reply]:
         """Send ``request`` until it is answered.
 
@@ -120,6 +121,7 @@ class RPC:
             request: without rid, attempt and token.
             tries: sends at most, 1 or more.
             deadline_s: give up after so many seconds whatever the tries.
+            introduced: the address spoke to us first (an offer): no ping before the request.
 
         Returns:
             A Deferred that fires with the reply (of the type the request names). It fails with
@@ -131,7 +133,12 @@ class RPC:
             return attrs.evolve(request, rid=rid, token=token)
 
         return self.call_built(
-            address, build, type(request).reply, tries=tries, deadline_s=deadline_s
+            address,
+            build,
+            type(request).reply,
+            tries=tries,
+            deadline_s=deadline_s,
+            introduced=introduced,
         )
 
     def call_built(
@@ -144,6 +151,7 @@ class RPC:
         deadline_s: float = 60.0,
         late: Callable[[Reply], None] | None = None,
         linger_s: float = 0.0,
+        introduced: bool = False,
     ) -> Deferred[Reply]:
         """Like :meth:`call`, for requests that cover their own rid and token.
 
@@ -156,6 +164,7 @@ class RPC:
             late: called with further replies of the same type within ``linger_s`` of the first
                 (a get_peers that was taken may still be handed back).
             linger_s: how long to listen for them.
+            introduced: as for :meth:`call`.
 
         Returns:
             As :meth:`call`.
@@ -181,7 +190,8 @@ class RPC:
         self._calls[call.rid] = call
         self._per_address[address] = busy + 1
         path = self.paths[address]
-        if reply_type is not Pong and path.heard_at is None and not path.has_token(now):
+        stranger = path.heard_at is None and not path.has_token(now)
+        if stranger and reply_type is not Pong and not introduced:
             self._ping_first(call)
         else:
             self._try(call)

@@ -60,6 +60,8 @@ class Flag(enum.IntFlag):
     """offer: the finder itself is a peer, at the address this came from"""
     VIA = 2
     """get_peers: answer through ``via``; ``src`` cannot be reached from everywhere"""
+    LAST = 4
+    """get_peers: answer from your own table or not at all; do not pass it on"""
 
 
 class Verdict(enum.IntEnum):
@@ -222,7 +224,7 @@ class GetPeers(Request):
         via: the first hop's address; written by the second hop from the UDP header.
         hops: how many nodes passed it on.
         units: offers this copy may cause at most.
-        flags: :attr:`Flag.VIA`.
+        flags: :attr:`Flag.VIA`, :attr:`Flag.LAST`.
         wide: padded to 1232 instead of 720 bytes.
     """
 

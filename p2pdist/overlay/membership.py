@@ -1,0 +1,439 @@
+"""This node's part in one swarm's overlay: finding peers, joining them, being findable.
+
+Job: search -> ping -> join, tell joined peers our status, announce to the storers, search again
+when too few peers are left. It does NOT move content: whoever listens learns of joined peers and
+dials them.
+
+States of a peer::
+
+    offered -(ping, at most limits.PING_PARALLEL at once)-> alive -(join)-> joined -> left
+        `-(silent)-> dropped                                  `-(refused)-> dropped
+
+A newcomer that joins us is recorded as idle until it declares leech or seed.
+
+Threat: false offers and false joins. A join needs our token and a proof of the content's key, both
+ways; at most ``limits.STATUS_PEERS`` peers are kept joined. Tests: ``test_overlay``,
+``test_sim_discovery``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from p2pdist import limits
+from p2pdist.addresses import Address
+from p2pdist.errors import NodeStopped, RequestTimedOut, RPCError
+from p2pdist.ids import HashKey, NodeID, Topic
+from p2pdist.keys import equal, join_proof, topic_of
+from p2pdist.overlay.fields import NodeEntry
+from p2pdist.overlay.network import Network
+from p2pdist.overlay.search import Search
+from p2pdist.overlay.wire import (
+    Announce,
+    Announced,
+    Error,
+    ErrorCode,
+    Join,
+    Joined,
+    Pong,
+    Reply,
+    Status,
+    StatusUpdate,
+)
+
+AGAIN_S = 0.5
+"""Pause before the search that a storer's "others are known here" sets off."""
+
+
+@define(eq=False)
+class JoinedPeer:
+    """A peer that proved it knows the content's key.
+
+    Attributes:
+        node_id: its node.
+        address: where it is, UDP and TCP.
+        status: what it last declared; idle at first.
+    """
+
+    node_id: NodeID
+    address: Address
+    status: Status
+
+
+class MembershipEvents(Protocol):
+    """What a membership tells."""
+
+    def peer_joined(self, peer: JoinedPeer, *, by_us: bool) -> None:
+        """A peer joined; ``by_us``: we asked it, so we dial."""
+
+    def peer_left(self, peer: JoinedPeer) -> None:
+        """A joined peer said goodbye, or answers no more."""
+
+    def search_over(self, *, found: bool, asked: int) -> None:
+        """A lookup ended; ``asked`` first hops were asked."""
+
+
+@define(eq=False)
+class Membership:
+    """One content's membership.
+
+    Args:
+        network: in which the swarm lives.
+        hash_key: the content's.
+        events: told of peers.
+    """
+
+    network: Network
+    hash_key: HashKey
+    events: MembershipEvents
+    topic: Topic = field(init=False)
+    status: Status = field(init=False, default=Status.IDLE)
+    joined: dict[NodeID, JoinedPeer] = field(init=False, factory=dict)
+    _log = Logger()
+    _sequence: int = field(init=False, default=0)
+    _search: Search | None = field(init=False, default=None)
+    _searching: bool = field(init=False, default=False)
+    _failures: int = field(init=False, default=0)
+    _candidates: deque[Address] = field(init=False, factory=deque)
+    _trying: dict[Address, None] = field(init=False, factory=dict)
+    _storers: dict[Address, None] = field(init=False, factory=dict)
+    _next_search: IDelayedCall | None = field(init=False, default=None)
+    _next_announce: IDelayedCall | None = field(init=False, default=None)
+    _running: bool = field(init=False, default=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.topic = topic_of(self.hash_key)
+
+    # --- life ---
+
+    def start(self, known_peers: tuple[Address, ...] = ()) -> None:
+        """Become a member: searchable at once, searching at once.
+
+        Args:
+            known_peers: peers of an earlier run, tried beside the search.
+        """
+        self._running = True
+        # Later lives of this node must outrank earlier ones for those who remember them.
+        self._sequence = int(self.network.clock.seconds()) % 2**31
+        self.network.peers.own(self.topic)
+        self.network.join_servers[self.topic] = self._serve_join
+        self.network.status_listeners[self.topic] = self._status_received
+        self.network.neighbour_found.append(self._neighbour_found)
+        self._start_search()
+        for address in known_peers[: limits.SAVED_PEERS]:
+            self.candidate(address)
+
+    def stop(self) -> None:
+        """Leave: tell joined peers and storers once, without waiting; cancel timers."""
+        if not self._running:
+            return
+        self._set(Status.LEFT)
+        self._running = False
+        self.network.neighbour_found.remove(self._neighbour_found)
+        del self.network.join_servers[self.topic]
+        del self.network.status_listeners[self.topic]
+        self.network.peers.disown(self.topic)
+        for timer in (self._next_search, self._next_announce):
+            if timer is not None:
+                timer.cancel()
+        self._next_search = self._next_announce = None
+        if self._search is not None:
+            self._search.stop()
+            self.network.forget(self._search)
+        self._candidates.clear()
+
+    def set_status(self, status: Status) -> None:
+        """Declare what we do now to every joined peer; storers learn it by announce."""
+        if status is not self.status:
+            self._set(status)
+
+    def _set(self, status: Status) -> None:
+        self.status = status
+        self._sequence += 1
+        for peer in list(self.joined.values()):
+            self._tell(peer)
+        if status is not Status.IDLE:
+            for storer in list(self._storers):
+                self._announce_to(storer)
+
+    def _tell(self, peer: JoinedPeer) -> None:
+        update = StatusUpdate(
+            node_id=self.network.node_id,
+            topic=self.topic,
+            status=self.status,
+            sequence=self._sequence,
+        )
+        self.network.rpc.call(peer.address, update).addCallbacks(
+            lambda _reply: None, lambda failure: self._eb_tell(failure, peer)
+        )
+
+    def _eb_tell(self, failure: Failure, peer: JoinedPeer) -> None:
+        failure.trap(RPCError, NodeStopped)
+        if failure.check(RequestTimedOut):
+            self._drop(peer)
+
+    # --- searching ---
+
+    def search(self) -> None:
+        """Look for more peers now, unless a search is under way."""
+        if self._running and not self._searching:
+            if self._next_search is not None:
+                self._next_search.cancel()
+                self._next_search = None
+            self._start_search()
+
+    def _start_search(self) -> None:
+        if self._search is not None:
+            self.network.forget(self._search)
+        self._searching = True
+        self._search = Search(
+            self.network,
+            self.topic,
+            me=lambda: (self.status, self._sequence),
+            candidate=self.candidate,
+            ended=self._search_ended,
+        )
+        self.network.begin(self._search)
+
+    def _search_ended(self, search: Search) -> None:
+        self._searching = False
+        self.network.ended(search)
+        if not self._running:
+            return
+        self._failures = 0 if self.joined else self._failures + 1
+        self.events.search_over(found=search.found, asked=search.lookup.asked)
+        if self._next_announce is None:
+            self._announce()
+        if not self.joined:
+            low, high = limits.LOOKUP_RETRY_S
+            self._search_in(min(low * 2 ** min(self._failures - 1, 10), high))
+
+    def _search_in(self, seconds: float) -> None:
+        spread = 1 + limits.RTO_JITTER * (2 * self.network.rng.random() - 1)
+        if self._next_search is not None:
+            self._next_search.cancel()
+        self._next_search = self.network.clock.callLater(seconds * spread, self._search_now)
+
+    def _search_now(self) -> None:
+        self._next_search = None
+        if not self._searching:
+            self._start_search()
+
+    def _neighbour_found(self, address: Address) -> None:
+        """Use a new neighbour: as a storer if they are few, for a search if we wait for peers."""
+        if len(self._storers) < limits.STORERS and self._next_announce is not None:
+            self._announce_to(address)
+        if not self.joined and self._next_search is not None:
+            self._search_in(AGAIN_S)
+
+    # --- announcing ---
+
+    def _announce(self) -> None:
+        """Find the storers and announce to each; again every 15 minutes or so."""
+        spread = 1 + limits.ANNOUNCE_JITTER * (2 * self.network.rng.random() - 1)
+        self._next_announce = self.network.clock.callLater(
+            limits.ANNOUNCE_EVERY_S * spread, self._announce
+        )
+        self.network.converge(self.topic, limits.STORERS).addCallbacks(
+            self._cb_storers, lambda failure: failure.trap(NodeStopped) and None
+        )
+        for peer in list(self.joined.values()):
+            self._tell(peer)
+
+    def _cb_storers(self, storers: list[NodeEntry]) -> None:
+        if not self._running:
+            return
+        self._storers = {entry.address: None for entry in storers}
+        for address in self._storers:
+            self._announce_to(address)
+
+    def _announce_to(self, address: Address) -> None:
+        announce = Announce(
+            node_id=self.network.node_id,
+            topic=self.topic,
+            status=self.status,
+            sequence=self._sequence,
+        )
+        self.network.rpc.call(address, announce).addCallbacks(
+            lambda reply: self._cb_announced(reply, address),
+            lambda failure: failure.trap(RPCError, NodeStopped) and None,
+        )
+
+    def _cb_announced(self, reply: Reply, address: Address) -> None:
+        assert isinstance(reply, Announced)
+        if not self._running:
+            return
+        if len(self._storers) < limits.STORERS:
+            self._storers[address] = None
+        if reply.others and not self.joined and not self._searching and not self._trying:
+            self._search_in(AGAIN_S)
+
+    # --- peers we found ---
+
+    def candidate(self, address: Address) -> None:
+        """Take an address somebody offered: ping it, join it if it answers."""
+        if not self._running or address in self._trying or address in self._candidates:
+            return
+        if len(self.joined) >= limits.JOINED_PEERS or not self.network.approachable(address):
+            return
+        if any(peer.address == address for peer in self.joined.values()):
+            self._found()
+            return
+        if len(self._trying) >= limits.PING_PARALLEL:
+            if len(self._candidates) < limits.SAVED_PEERS + limits.LOOKUP_CANDIDATES:
+                self._candidates.append(address)
+            return
+        self._trying[address] = None
+        self.network.contact(address).addCallbacks(
+            lambda reply: self._cb_alive(reply, address),
+            lambda failure: self._eb_dead(failure, address),
+        )
+
+    def _cb_alive(self, reply: Reply, address: Address) -> None:
+        assert isinstance(reply, Pong)
+        if not self._running:
+            return
+        if reply.node_id == self.network.node_id:
+            self._tried(address)
+            return
+        self._join(address, reply.node_id)
+
+    def _eb_dead(self, failure: Failure, address: Address) -> None:
+        failure.trap(RPCError, NodeStopped)
+        self._log.debug("{peer} does not answer and is dropped", peer=str(address))
+        self.network.peers.remove(self.topic, address)
+        self._tried(address)
+
+    def _join(self, address: Address, node_id: NodeID) -> None:
+        own = self.network.node_id
+        nonces: list[tuple[bytes, bytes]] = []
+
+        def build(rid: bytes, token: bytes) -> Join:
+            nonces.append((rid, token))
+            proof = join_proof(self.hash_key, b"join", rid, token, own, node_id)
+            return Join(node_id=own, rid=rid, token=token, topic=self.topic, proof=proof)
+
+        def joined(reply: Reply) -> None:
+            assert isinstance(reply, Joined)
+            good = any(
+                equal(
+                    reply.proof,
+                    join_proof(self.hash_key, b"joined", rid, token, node_id, own),
+                )
+                for rid, token in nonces
+            )
+            self._tried(address)
+            if not self._running:
+                return
+            if not good or reply.node_id != node_id:
+                self._log.debug("{peer} cannot prove the key", peer=str(address))
+                return
+            self._add(JoinedPeer(node_id, address, reply.status), by_us=True)
+
+        def refused(failure: Failure) -> None:
+            failure.trap(RPCError, NodeStopped)
+            self._log.debug("{peer} is no peer: {reason}", peer=str(address), reason=failure.value)
+            self._tried(address)
+
+        self.network.rpc.call_built(address, build, Joined).addCallbacks(joined, refused)
+
+    def _tried(self, address: Address) -> None:
+        self._trying.pop(address, None)
+        if self._candidates:
+            self.candidate(self._candidates.popleft())
+
+    def _found(self) -> None:
+        if self._search is not None:
+            self._search.joined()
+
+    # --- peers that found us ---
+
+    def _serve_join(self, source: Address, request: Join) -> Reply:
+        network = self.network
+        expected = join_proof(
+            self.hash_key, b"join", request.rid, request.token, request.node_id, network.node_id
+        )
+        if request.node_id == network.node_id or not equal(request.proof, expected):
+            return Error(rid=request.rid, attempt=request.attempt, error=ErrorCode.BAD_PROOF)
+        if request.node_id not in self.joined and len(self.joined) >= limits.STATUS_PEERS:
+            return Error(rid=request.rid, attempt=request.attempt, error=ErrorCode.FULL)
+        self._add(JoinedPeer(request.node_id, source, Status.IDLE), by_us=False)
+        return Joined(
+            rid=request.rid,
+            attempt=request.attempt,
+            node_id=network.node_id,
+            status=self.status,
+            proof=join_proof(
+                self.hash_key,
+                b"joined",
+                request.rid,
+                request.token,
+                network.node_id,
+                request.node_id,
+            ),
+        )
+
+    def _status_received(self, source: Address, update: StatusUpdate) -> None:
+        peer = self.joined.get(update.node_id)
+        if peer is None or peer.address != source:
+            return
+        peer.status = update.status
+        if update.status is Status.LEFT:
+            self._drop(peer)
+
+    def _add(self, peer: JoinedPeer, *, by_us: bool) -> None:
+        known = self.joined.get(peer.node_id)
+        if known is not None and not by_us:
+            peer.status = known.status
+        self.joined[peer.node_id] = peer
+        now = self.network.clock.seconds()
+        self.network.peers.put(
+            self.topic, peer.node_id, peer.address, peer.status, 0, now, joined=True
+        )
+        self._failures = 0
+        if self._next_search is not None:
+            self._next_search.cancel()
+            self._next_search = None
+        self.events.peer_joined(peer, by_us=by_us)
+        self._found()
+        if self.status is not Status.IDLE:
+            self._tell(peer)
+
+    def _drop(self, peer: JoinedPeer) -> None:
+        """Forget a peer; search again if it was the last."""
+        if self.joined.get(peer.node_id) is not peer:
+            return
+        del self.joined[peer.node_id]
+        self.network.peers.remove(self.topic, peer.address)
+        self.events.peer_left(peer)
+        if self._running and not self.joined and not self._searching:
+            self._search_in(AGAIN_S)
+
+    def check(self, node_id: NodeID) -> Deferred[None]:
+        """Ping a joined peer whose connection broke; drop it if it is silent.
+
+        Returns:
+            Fires when that is clear; never fails.
+        """
+        peer = self.joined.get(node_id)
+        done: Deferred[None] = Deferred()
+        if peer is None:
+            done.callback(None)
+            return done
+
+        def silent(failure: Failure) -> None:
+            failure.trap(RPCError, NodeStopped)
+            if failure.check(RequestTimedOut):
+                self._drop(peer)
+
+        self.network.contact(peer.address).addCallbacks(lambda _pong: None, silent).chainDeferred(
+            done
+        )
+        return done

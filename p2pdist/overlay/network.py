@@ -1,0 +1,489 @@
+"""One network: its keys, tables, guard, calls and searches, and what it does with each message.
+
+Job: open what ``Node`` hands over, serve requests, give searches and memberships what they need.
+It does NOT own sockets, and knows neither descriptors nor files. The way of a datagram: ``node``
+reads the header, ``Network`` opens and decodes it, a reply goes to ``rpc``, a request is proved by
+its token and served by the method its type names, an offer goes to its search or its initiator.
+
+Threat: everything; nothing that comes in raises out of :meth:`Network.datagram_received`.
+Tests: ``test_overlay``, ``test_sim_discovery``.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from p2pdist import limits
+from p2pdist.addresses import Address, is_ipv6, scope, usable
+from p2pdist.errors import NodeStopped, RemoteProtocolError, RPCError
+from p2pdist.ids import ID_BYTES, NodeID, Topic
+from p2pdist.keys import NetworkKeys
+from p2pdist.overlay.carry import Carrier
+from p2pdist.overlay.envelope import Envelope, Header
+from p2pdist.overlay.fields import NodeEntry
+from p2pdist.overlay.guard import Guard
+from p2pdist.overlay.lookup import QUERY_BYTES, Candidate
+from p2pdist.overlay.peertable import PeerTable
+from p2pdist.overlay.routing import Neighbour, Neighbourhood
+from p2pdist.overlay.rpc import RPC, ReplyCache
+from p2pdist.overlay.search import Convergence, Search
+from p2pdist.overlay.wire import (
+    Accept,
+    Accepted,
+    Announce,
+    Announced,
+    Challenge,
+    Error,
+    ErrorCode,
+    Find,
+    Found,
+    GetPeers,
+    Join,
+    Message,
+    Noted,
+    Offer,
+    Ping,
+    Pong,
+    Reply,
+    Request,
+    StatusUpdate,
+    decode,
+    encode,
+)
+
+Serve = Callable[[Address, Request, float], "Reply | None"]
+JoinServer = Callable[[Address, Join], Reply]
+StatusListener = Callable[[Address, StatusUpdate], None]
+
+NEIGHBOUR_PINGS = 8
+"""Neighbours pinged per upkeep step at most."""
+SEARCHES_KEPT = 4 * limits.LOOKUPS
+OWN_ADDRESSES = 16
+
+
+@define(eq=False)
+class Network:
+    """Everything this node is in one network.
+
+    Args:
+        keys: of the network.
+        node_id: of this node.
+        clock: schedules timeouts.
+        rng: decides what need not be secret.
+        entropy: returns that many unpredictable bytes.
+        transmit: puts a datagram on the wire.
+
+    Attributes:
+        dropped: how many datagrams were dropped, by the rule they broke.
+        neighbour_found: called with each node that newly came into the routing table.
+        no_route_from: called with each first hop that answered but knows nobody to ask.
+        offer_from: called with the source of each offer to a search of ours.
+    """
+
+    keys: NetworkKeys
+    node_id: NodeID
+    clock: IReactorTime
+    rng: random.Random
+    entropy: Callable[[int], bytes]
+    transmit: Callable[[bytes, Address], None]
+    envelope: Envelope = field(init=False)
+    guard: Guard = field(init=False)
+    rpc: RPC = field(init=False)
+    neighbours: Neighbourhood = field(init=False)
+    peers: PeerTable = field(init=False)
+    dropped: Counter[str] = field(init=False, factory=Counter)
+    neighbour_found: list[Callable[[Address], None]] = field(init=False, factory=list)
+    no_route_from: list[Callable[[Address], None]] = field(init=False, factory=list)
+    offer_from: list[Callable[[Address], None]] = field(init=False, factory=list)
+    join_servers: dict[Topic, JoinServer] = field(init=False, factory=dict)
+    status_listeners: dict[Topic, StatusListener] = field(init=False, factory=dict)
+    own_addresses: dict[Address, None] = field(init=False, factory=dict)
+    _carrier: Carrier = field(init=False)
+    _replies: ReplyCache = field(init=False, factory=ReplyCache)
+    _serve: dict[type[Message], Serve] = field(init=False)
+    _searches: OrderedDict[bytes, Search] = field(init=False, factory=OrderedDict)
+    _waiting: deque[Search] = field(init=False, factory=deque)
+    _active: int = field(init=False, default=0)
+    _crawls: dict[int, Convergence] = field(init=False, factory=dict)
+    _stopped: bool = field(init=False, default=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.envelope = Envelope(self.keys, self.entropy)
+        self.guard = Guard(self.entropy)
+        self.neighbours = Neighbourhood(self.node_id)
+        self.peers = PeerTable(self.node_id, self.rng)
+        self.rpc = RPC(
+            clock=self.clock,
+            rng=self.rng,
+            entropy=self.entropy,
+            node_id=self.node_id,
+            send=self.send,
+            heard=self._heard,
+            missed=self._missed,
+        )
+        self._carrier = Carrier(self)
+        self._serve = {
+            Find: self._find,
+            GetPeers: self._get_peers,
+            Accept: self._accept,
+            Announce: self._announce,
+            Join: self._join,
+            StatusUpdate: self._status,
+        }
+
+    # --- datagrams ---
+
+    def send(self, address: Address, message: Message) -> None:
+        """Seal and transmit ``message``."""
+        self.transmit(self.envelope.seal(encode(message)), address)
+
+    def datagram_received(self, datagram: bytes, header: Header, source: Address) -> None:
+        """Take a datagram that names this network. Never raises for what strangers send."""
+        if self._stopped:
+            return
+        try:
+            message = decode(self.envelope.open(datagram, header, source))
+            self._receive(source, message)
+        except RemoteProtocolError as error:
+            self.dropped[error.rule] += 1
+
+    def _receive(self, source: Address, message: Message) -> None:
+        now = self.clock.seconds()
+        if isinstance(message, Reply):
+            if isinstance(message, Pong):
+                self._own_address(message.observed)
+            self.rpc.reply_received(source, message)
+        elif isinstance(message, Offer):
+            self._offer(source, message, now)
+        elif isinstance(message, Ping):
+            self._ping(source, message, now)
+        elif isinstance(message, Request):
+            self._request(source, message, now)
+
+    def _ping(self, source: Address, ping: Ping, now: float) -> None:
+        """Answer anybody: a pong is never larger than its ping."""
+        if not self.guard.ping(source, now):
+            self.dropped["ping-rate"] += 1
+            return
+        if self.guard.mint.token_ok(source, ping.token, now):
+            self._verified(ping.node_id, source, now)
+        token = self.guard.mint.token(source, now)
+        pong = Pong(
+            rid=ping.rid,
+            attempt=ping.attempt,
+            node_id=self.node_id,
+            token=token,
+            observed=source,
+        )
+        self.send(source, pong)
+
+    def _request(self, source: Address, request: Request, now: float) -> None:
+        """Serve a request whose token (or cookie) proves its source; challenge any other."""
+        if not self._proved(source, request, now):
+            if self.guard.challenge(source, now):
+                token = self.guard.mint.token(source, now)
+                self.send(source, Challenge(rid=request.rid, attempt=request.attempt, token=token))
+            return
+        if not self.guard.request(source, now):
+            self.dropped["request-rate"] += 1
+            return
+        self._verified(request.node_id, source, now)
+        reply = self._replies.get(source, request, now)
+        if reply is None:
+            reply = self._serve[type(request)](source, request, now)
+            if reply is None:
+                return
+            self._replies.put(source, reply, now)
+        self.send(source, reply)
+
+    def _proved(self, source: Address, request: Request, now: float) -> bool:
+        mint = self.guard.mint
+        if mint.token_ok(source, request.token, now):
+            return True
+        return (
+            isinstance(request, Accept)
+            and len(request.cookie) == limits.COOKIE_BYTES
+            and mint.cookie_ok(source, request.qid, request.cookie, now)
+        )
+
+    # --- requests ---
+
+    def _find(self, source: Address, request: Request, _now: float) -> Reply:
+        assert isinstance(request, Find)
+        four, six = self._nodes_for(source, request.target)
+        return Found(rid=request.rid, attempt=request.attempt, nodes4=four, nodes6=six)
+
+    def _nodes_for(
+        self, source: Address, target: bytes
+    ) -> tuple[tuple[NodeEntry, ...], tuple[NodeEntry, ...]]:
+        """Return the nearest nodes that ``source`` may be told of, by family, together 8."""
+        reach = scope(source)
+
+        def fit(entry: Neighbour) -> bool:
+            return not entry.suspect and entry.address != source and scope(entry.address) >= reach
+
+        near = [
+            NodeEntry(entry.node_id, entry.address)
+            for table in (self.neighbours.ipv4, self.neighbours.ipv6)
+            for entry in table.closest(target, limits.REPLY_NODES, fit)
+        ]
+        near.sort(key=lambda n: int.from_bytes(n.node_id, "big") ^ int.from_bytes(target, "big"))
+        near = near[: limits.REPLY_NODES]
+        return (
+            tuple(n for n in near if not is_ipv6(n.address)),
+            tuple(n for n in near if is_ipv6(n.address)),
+        )
+
+    def _get_peers(self, source: Address, request: Request, now: float) -> Reply | None:
+        assert isinstance(request, GetPeers)
+        return self._carrier.received(source, request, now)
+
+    def _accept(self, source: Address, request: Request, now: float) -> Reply:
+        assert isinstance(request, Accept)
+        self._carrier.accepted(request.qid)
+        count = limits.REPLY_PEERS_V6 if is_ipv6(source) else limits.REPLY_PEERS_V4
+        found = tuple(
+            self.peers.sample(request.topic, count, now, asker=source, at_least=scope(source))
+        )
+        four, six = self._nodes_for(source, request.topic)
+        self._store(source, request, now)
+        return Accepted(
+            rid=request.rid,
+            attempt=request.attempt,
+            token=self.guard.mint.token(source, now),
+            peers4=() if is_ipv6(source) else found,
+            peers6=found if is_ipv6(source) else (),
+            nodes4=four,
+            nodes6=six,
+        )
+
+    def _announce(self, source: Address, request: Request, now: float) -> Reply:
+        assert isinstance(request, Announce)
+        stored = self._store(source, request, now)
+        if not stored:
+            return Error(rid=request.rid, attempt=request.attempt, error=ErrorCode.RATE)
+        others = self.peers.count(request.topic, now, but=source)
+        others += request.topic in self.join_servers
+        return Announced(
+            rid=request.rid,
+            attempt=request.attempt,
+            ttl_s=limits.PEER_TTL_S,
+            others=min(others, 2**16 - 1),
+        )
+
+    def _store(self, source: Address, request: Accept | Announce, now: float) -> bool:
+        """Register what ``source`` says of itself; False if it registers too many topics."""
+        if not self.peers.knows(request.topic, source) and not self.guard.announce(source, now):
+            return False
+        self.peers.put(
+            request.topic, request.node_id, source, request.status, request.sequence, now
+        )
+        return True
+
+    def _join(self, source: Address, request: Request, _now: float) -> Reply:
+        assert isinstance(request, Join)
+        serve = self.join_servers.get(request.topic)
+        if serve is None:
+            return Error(rid=request.rid, attempt=request.attempt, error=ErrorCode.NOT_A_PEER)
+        return serve(source, request)
+
+    def _status(self, source: Address, request: Request, now: float) -> Reply:
+        assert isinstance(request, StatusUpdate)
+        known = self.peers.get(request.topic, source)
+        if known is None or known.node_id != request.node_id:
+            return Error(rid=request.rid, attempt=request.attempt, error=ErrorCode.NOT_A_PEER)
+        if request.sequence >= known.sequence:
+            self.peers.put(
+                request.topic, request.node_id, source, request.status, request.sequence, now
+            )
+            listener = self.status_listeners.get(request.topic)
+            if listener is not None:
+                listener(source, request)
+        return Noted(rid=request.rid, attempt=request.attempt)
+
+    def _offer(self, source: Address, offer: Offer, now: float) -> None:
+        search = self._searches.get(offer.qid[:QUERY_BYTES])
+        if search is None:
+            self._carrier.relay_offer(source, offer, now)
+        elif offer.finder is None or search.lookup.walked(source):
+            for told in list(self.offer_from):
+                told(source)
+            search.offered(offer, offer.finder or source)
+        else:
+            self.dropped["offer-relay"] += 1
+
+    # --- what is known of other nodes ---
+
+    def _heard(self, address: Address, node_id: NodeID) -> None:
+        self._verified(node_id, address, self.clock.seconds())
+
+    def _verified(self, node_id: NodeID, address: Address, now: float) -> None:
+        self.guard.silent.discard(address)
+        new = self.neighbours.get(address) is None
+        if self.neighbours.verified(node_id, address, now) and new:
+            for found in list(self.neighbour_found):
+                found(address)
+            for search in list(self._searches.values()):
+                search.poke()
+
+    def _missed(self, address: Address) -> None:
+        self.neighbours.missed(address)
+
+    def _own_address(self, observed: Address) -> None:
+        self.own_addresses.pop(observed, None)
+        self.own_addresses[observed] = None
+        if len(self.own_addresses) > OWN_ADDRESSES:
+            del self.own_addresses[next(iter(self.own_addresses))]
+
+    def contact(self, address: Address) -> Deferred[Reply]:
+        """Ping ``address`` (3 tries in 2 s); a node that answers becomes a neighbour if it fits.
+
+        Returns:
+            A Deferred that fires with the :class:`Pong` and fails as :meth:`RPC.call` does. An
+            address that stays silent is left alone by lookups for a while.
+        """
+
+        def silent(failure: Failure) -> Failure:
+            if failure.check(RPCError):
+                self.guard.silent.add(address, self.clock.seconds())
+            return failure
+
+        return self.rpc.ping(address).addErrback(silent)
+
+    def approachable(self, address: Address) -> bool:
+        """Tell whether an address somebody told us may be pinged."""
+        return (
+            usable(address)
+            and address not in self.own_addresses
+            and not self.guard.silent.holds(address, self.clock.seconds())
+        )
+
+    def nodes_told(self, entries: tuple[NodeEntry, ...]) -> None:
+        """Contact nodes that a finder named, while the tables are small."""
+        for entry in entries:
+            if len(self.neighbours) > limits.SMALL_TABLE:
+                return
+            fresh = self.neighbours.get(entry.address) is None
+            if fresh and entry.node_id != self.node_id and self.approachable(entry.address):
+                self.contact(entry.address).addErrback(_quietly)
+
+    # --- what searches need (see search.Surroundings) ---
+
+    def walk_candidates(self) -> list[Candidate]:
+        """Return neighbours that are not suspect, with their round-trip times."""
+        candidates = []
+        for entry in self.neighbours:
+            if not entry.suspect:
+                path = self.rpc.paths.peek(entry.address)
+                srtt = path.srtt_s if path is not None else None
+                candidates.append(Candidate(entry.node_id, entry.address, srtt))
+        return candidates
+
+    def log2_reach(self) -> float:
+        """See :meth:`RoutingTable.log2_reach`; of the larger table."""
+        ipv4, ipv6 = self.neighbours.ipv4, self.neighbours.ipv6
+        return (ipv4 if len(ipv4) >= len(ipv6) else ipv6).log2_reach()
+
+    def table_size(self) -> int:
+        """Return how many neighbours there are."""
+        return len(self.neighbours)
+
+    def nearest(self, target: bytes, count: int) -> list[NodeEntry]:
+        """Return known neighbours near ``target``, of both families."""
+        return [
+            NodeEntry(entry.node_id, entry.address)
+            for table in (self.neighbours.ipv4, self.neighbours.ipv6)
+            for entry in table.closest(target, count, lambda e: not e.suspect)
+        ]
+
+    def no_route(self, address: Address) -> None:
+        """Tell whoever watches that ``address`` answered but knows nobody."""
+        for told in list(self.no_route_from):
+            told(address)
+
+    def begin(self, search: Search) -> None:
+        """Run a search now, or when one of ``limits.LOOKUPS`` others has ended."""
+        self._searches[search.query] = search
+        while len(self._searches) > SEARCHES_KEPT + limits.DESCRIPTORS:
+            self._searches.popitem(last=False)
+        if self._active >= limits.LOOKUPS:
+            self._waiting.append(search)
+            return
+        self._active += 1
+        search.start()
+
+    def ended(self, search: Search) -> None:
+        """Note that a search is over; the next waiting one starts."""
+        del search
+        self._active -= 1
+        if self._waiting and not self._stopped:
+            self._active += 1
+            self._waiting.popleft().start()
+
+    def forget(self, search: Search) -> None:
+        """Drop a search: its late offers no longer interest anybody."""
+        self._searches.pop(search.query, None)
+
+    def converge(self, target: bytes, wanted: int) -> Deferred[list[NodeEntry]]:
+        """Find the ``wanted`` nodes nearest to ``target``.
+
+        Returns:
+            Fires with those that answered, nearest first; fails with :class:`NodeStopped` only.
+        """
+        crawl = Convergence(self, target, wanted)
+        self._crawls[id(crawl)] = crawl
+
+        def over(result: list[NodeEntry] | Failure) -> list[NodeEntry] | Failure:
+            self._crawls.pop(id(crawl), None)
+            return result
+
+        return crawl.start().addBoth(over)
+
+    # --- upkeep ---
+
+    def upkeep(self) -> None:
+        """Do what is due: ping silent neighbours, refresh a bucket, forget expired peers."""
+        now = self.clock.seconds()
+        self.peers.expire(now)
+        due = [
+            entry.address
+            for entry in self.neighbours
+            if now - entry.seen_at > limits.NEIGHBOUR_PING_S or entry.suspect
+        ]
+        for address in due[:NEIGHBOUR_PINGS]:
+            self.contact(address).addErrback(_quietly)
+        for table in (self.neighbours.ipv4, self.neighbours.ipv6):
+            for depth in table.stale_buckets(now)[:1]:
+                table.refreshed(depth, now)
+                self.converge(self._id_in_bucket(depth), limits.REPLY_NODES).addErrback(_quietly)
+
+    def _id_in_bucket(self, depth: int) -> bytes:
+        """Return a random id that shares exactly ``depth`` leading bits with ours."""
+        own = int.from_bytes(self.node_id, "big")
+        below = ID_BYTES * 8 - depth - 1
+        flipped = (own >> below ^ 1) << below
+        return (flipped | self.rng.getrandbits(below) if below else flipped).to_bytes(
+            ID_BYTES, "big"
+        )
+
+    def stop(self) -> None:
+        """End every call, search and timer; what is pending fails with :class:`NodeStopped`."""
+        self._stopped = True
+        for crawl in list(self._crawls.values()):
+            crawl.stop()
+        for search in list(self._searches.values()):
+            search.stop()
+        self._carrier.stop()
+        self.rpc.stop()
+
+
+def _quietly(failure: Failure) -> None:
+    """Let a call fail that nobody waits for."""
+    failure.trap(RPCError, NodeStopped)
