@@ -191,7 +191,8 @@ SOCKET_MEMORY: Final = 4096
 
 # --- LAN discovery (BEP 14 style) ---
 LAN_GROUP: Final = "239.192.76.67"
-LAN_PORT: Final = 7667
+LAN_PORT: Final = 7668
+"""Not DEFAULT_PORT: every node of a machine shares this one."""
 LAN_FIRST_S: Final = (0.0, 1.0, 4.0)
 LAN_EVERY_S: Final = 300.0
 LAN_ANSWER_S: Final = 0.2
@@ -203,6 +204,8 @@ LAN_TOPICS: Final = 16
 # --- descriptor (decisions 18 and 23) ---
 DESCRIPTOR_BYTES: Final = 64 * KIB
 DESCRIPTOR_NODES: Final = 64
+DESCRIPTOR_WORD: Final = 64
+"""Characters of a number or key; tomllib has its trouble with numbers of 5000 digits."""
 NAME_BYTES: Final = 255
 PATH_BYTES: Final = 4096
 PATH_DEPTH: Final = 64
@@ -323,5 +326,13 @@ STOP_S: Final = 10.0
 PROGRESS_EVERY_S: Final = 1.0
 PROGRESS_LOG_S: Final = 10.0
 RATE_WINDOW_S: Final = 5.0
+QUIET_S: Final = 10.0
+"""A session says what it waits for once it has waited so long."""
 LOG_PER_KIND: Final = 10
 """Lines a minute for one kind of remote trouble; the rest is counted."""
+
+# --- terminal ---
+PRINTED_CHARACTERS: Final = 200
+"""Of a name or address from outside on a line for people; the middle is cut out."""
+PROGRESS_LINE_S: Final = 5.0
+"""Between plain progress lines when there is no terminal."""

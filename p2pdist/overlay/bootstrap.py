@@ -10,6 +10,7 @@ States of an entry (:class:`EntryState`)::
         `-> ASKED -> SILENT         no answer (asked again)
                |---> WRONG_NETWORK  it answered that it serves another network
                `---> ANSWERED <-> NO_PEERS   it answers; it knows no peers and nobody to ask
+                         `------> TCP_BLOCKED   it is a peer, and its TCP port cannot be reached
 
 Threat: a descriptor whose nodes are victims: an address gets at most one 110-byte datagram per try,
 3 tries in 2 s, then ever fewer (decision 8). Tests: ``test_bootstrap``.
@@ -49,6 +50,7 @@ class EntryState(enum.Enum):
     WRONG_NETWORK = "runs, but serves another network"
     ANSWERED = "answers"
     NO_PEERS = "answers, but knows no peers yet"
+    TCP_BLOCKED = "answers on UDP, but TCP is blocked (open TCP on the same port)"
 
 
 @frozen
@@ -138,7 +140,7 @@ class Bootstrap:
     @property
     def answered(self) -> bool:
         """Whether any entry answers."""
-        good = {EntryState.ANSWERED, EntryState.NO_PEERS}
+        good = {EntryState.ANSWERED, EntryState.NO_PEERS, EntryState.TCP_BLOCKED}
         return any(entry.state in good for entry in self._entries.values())
 
     # --- one entry ---
@@ -188,7 +190,7 @@ class Bootstrap:
             nonlocal left
             left = 0
             entry.failures = 0
-            if entry.state is not EntryState.NO_PEERS:
+            if entry.state not in {EntryState.NO_PEERS, EntryState.TCP_BLOCKED}:
                 self._set(entry, EntryState.ANSWERED)
             self._later(entry, limits.TOKEN_REFRESH_S)
 
@@ -224,6 +226,10 @@ class Bootstrap:
     def wrong_network(self, address: Address) -> None:
         """Note that ``address`` says it serves another network."""
         self._mark(address, EntryState.WRONG_NETWORK)
+
+    def tcp_blocked(self, address: Address) -> None:
+        """Note that the peer at ``address`` answers on UDP but cannot be reached by TCP."""
+        self._mark(address, EntryState.TCP_BLOCKED)
 
     def _no_route(self, address: Address) -> None:
         self._mark(address, EntryState.NO_PEERS)

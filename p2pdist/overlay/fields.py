@@ -139,6 +139,24 @@ class Nodes(Kind):
         )
 
 
+class Prefixes(Kind):
+    """Byte strings of one size, laid end to end, at most ``top``."""
+
+    def __init__(self, size: int, top: int) -> None:
+        self.size = size
+        self.top = top
+
+    def put(self, value: tuple[bytes, ...]) -> bytes:
+        """See :class:`Kind`."""
+        return b"".join(value)
+
+    def get(self, raw: Any) -> tuple[bytes, ...]:
+        """See :class:`Kind`."""
+        if type(raw) is not bytes or len(raw) % self.size or len(raw) > self.size * self.top:
+            raise MalformedMessage("field-prefixes")
+        return tuple(raw[i : i + self.size] for i in range(0, len(raw), self.size))
+
+
 class Padding(Kind):
     """Zero bytes that bring the datagram to its size."""
 

@@ -70,6 +70,9 @@ class JoinedPeer:
 class MembershipEvents(Protocol):
     """What a membership tells."""
 
+    def peer_offered(self, address: Address) -> None:
+        """Somebody named a peer; it is pinged now."""
+
     def peer_joined(self, peer: JoinedPeer, *, by_us: bool) -> None:
         """A peer joined; ``by_us``: we asked it, so we dial."""
 
@@ -291,6 +294,7 @@ class Membership:
                 self._candidates.append(address)
             return
         self._trying[address] = None
+        self.events.peer_offered(address)
         self.network.contact(address).addCallbacks(
             lambda reply: self._cb_alive(reply, address),
             lambda failure: self._eb_dead(failure, address),

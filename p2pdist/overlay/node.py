@@ -139,6 +139,10 @@ class Node:
         self._sockets.append(socket)
         return socket
 
+    def forget_sockets(self) -> None:
+        """Drop the protocols of sockets that could not be opened."""
+        self._sockets.clear()
+
     @property
     def networks(self) -> list[Network]:
         """The networks served."""

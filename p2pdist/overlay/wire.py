@@ -35,6 +35,7 @@ from p2pdist.overlay.fields import (
     NodeEntry,
     Nodes,
     Padding,
+    Prefixes,
     UInt,
 )
 
@@ -404,10 +405,25 @@ class StatusUpdate(Request):
     )
 
 
+@frozen(kw_only=True)
+class Hail(Message):
+    """Multicast on a LAN: here is a node, on this port, with contents of these topics.
+
+    Attributes:
+        port: UDP and TCP port; the address is the datagram's source.
+        topics: the first 8 bytes of each topic, at most ``limits.LAN_TOPICS``.
+    """
+
+    code = 0x10
+    port: int
+    topics: tuple[bytes, ...]
+    fields = (("port", UInt(65535)), ("topics", Prefixes(8, limits.LAN_TOPICS)))
+
+
 _CLASSES: dict[int, type[Message]] = {
     kind.code: kind
     for kind in (
-        *(Ping, Find, GetPeers, Offer, Accept, Announce, Join, StatusUpdate),
+        *(Ping, Find, GetPeers, Offer, Accept, Announce, Join, StatusUpdate, Hail),
         *(Pong, Challenge, Error, Found, Forwarded, Accepted, Announced, Joined, Noted),
     )
 }

@@ -27,6 +27,11 @@ class PeersSeen:
 
     events: list[tuple[str, str, bool]] = field(factory=list)
     searches: list[bool] = field(factory=list)
+    offers: list[Address] = field(factory=list)
+
+    def peer_offered(self, address: Address) -> None:
+        """Record it."""
+        self.offers.append(address)
 
     def peer_joined(self, peer: JoinedPeer, *, by_us: bool) -> None:
         """Record it."""

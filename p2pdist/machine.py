@@ -1,0 +1,123 @@
+"""What a node takes from the machine it runs on, in one object: tests hand over another.
+
+Job: :class:`Machine` names the seams (time, sockets, threads, files, names, chance);
+:func:`real_machine` fills them for this computer. Tests: ``test_machine``.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.error import DNSLookupError
+from twisted.internet.interfaces import IHostResolution, IResolutionReceiver
+from zope.interface import implementer
+
+from p2pdist import limits
+from p2pdist.addresses import Address, Scope, scope
+from p2pdist.overlay.bootstrap import Resolve
+from p2pdist.storage.disk import IDisk
+from p2pdist.storage.realdisk import RealDisk
+from p2pdist.storage.statedir import read_machine_id
+from p2pdist.workers import IWorkers, ThreadWorkers
+
+
+@frozen(kw_only=True)
+class Machine:
+    """The seams between a node and its machine.
+
+    Attributes:
+        reactor: time, UDP, TCP and, for LAN discovery, multicast.
+        workers: where blocking work runs.
+        disk: the files.
+        resolve: host name to IP texts, off the reactor.
+        entropy: returns that many unpredictable bytes.
+        rng: chance that need not be secret.
+        machine_id: what tells this machine from its clones.
+        private_addresses: private IPv4 addresses of this machine, for LAN discovery.
+    """
+
+    reactor: Any
+    workers: IWorkers
+    disk: IDisk
+    resolve: Resolve
+    entropy: Callable[[int], bytes]
+    rng: random.Random
+    machine_id: bytes = b""
+    private_addresses: tuple[str, ...] = ()
+
+
+def real_machine(reactor: Any) -> Machine:
+    """Return this computer; its worker threads start at once and end with the reactor."""
+    workers = ThreadWorkers(reactor, limits.DISK_THREADS)
+    workers.start()
+    reactor.addSystemEventTrigger("after", "shutdown", workers.stop)
+    return Machine(
+        reactor=reactor,
+        workers=workers,
+        disk=RealDisk(),
+        resolve=lambda host: resolve_with(reactor, host),
+        entropy=secrets.token_bytes,
+        rng=random.Random(secrets.randbits(128)),  # noqa: S311 -- secrets come from entropy
+        machine_id=read_machine_id(),
+        private_addresses=private_addresses(),
+    )
+
+
+@implementer(IResolutionReceiver)
+@define
+class _Addresses:
+    """Collects what the reactor's name resolver finds."""
+
+    host: str
+    done: Deferred[list[str]] = field(factory=Deferred)
+    found: list[str] = field(factory=list)
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
+        """Nothing to note."""
+
+    def addressResolved(self, address: Any) -> None:
+        """Note one address."""
+        self.found.append(address.host)
+
+    def resolutionComplete(self) -> None:
+        """Fire with all of them, unless nobody waits any more."""
+        if self.done.called:
+            return
+        if self.found:
+            self.done.callback(self.found)
+        else:
+            self.done.errback(DNSLookupError(f"no address for {self.host}"))
+
+
+def resolve_with(reactor: Any, host: str) -> Deferred[list[str]]:
+    """Resolve ``host`` with the reactor's resolver, which asks the system's in threads.
+
+    Returns:
+        Fires with one or more IP texts of both families; fails with DNSLookupError.
+    """
+    receiver = _Addresses(host)
+    reactor.nameResolver.resolveHostName(receiver, host)
+    return receiver.done
+
+
+def private_addresses() -> tuple[str, ...]:
+    """Return the private IPv4 addresses of this machine; empty where it cannot tell."""
+    found = []
+    with suppress(ImportError, OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        import fcntl
+
+        get_address = 0x8915  # SIOCGIFADDR, netdevice(7)
+        for _, name in socket.if_nameindex():
+            with suppress(OSError):  # an interface without IPv4
+                request = struct.pack("256s", name.encode()[:15])
+                answer = fcntl.ioctl(probe.fileno(), get_address, request)
+                found.append(socket.inet_ntoa(answer[20:24]))
+    return tuple(ip for ip in found if scope(Address(ip, 1)) is Scope.PRIVATE)

@@ -1,0 +1,114 @@
+"""Opening the node's ports: UDP and TCP under one number, on every address asked for.
+
+Job: bind, or say in one sentence what is in the way and what to do. Tests: ``test_service``.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+
+from p2pdist import limits
+from p2pdist.errors import ConfigurationError
+from p2pdist.overlay.node import Node
+
+FREE_PORT_TRIES = 10
+"""How often a free UDP port is drawn whose TCP port must be free too."""
+
+
+@define
+class Ports:
+    """The open ports of one node.
+
+    Attributes:
+        number: UDP and TCP port number.
+    """
+
+    number: int
+    _open: list[IListeningPort] = field(factory=list)
+
+    @classmethod
+    def bind(
+        cls,
+        reactor: Any,
+        node: Node,
+        factory: IProtocolFactory,
+        *,
+        port: int,
+        listen: tuple[str, ...],
+    ) -> Ports:
+        """Open UDP for ``node`` and TCP for ``factory``.
+
+        Args:
+            reactor: opens sockets.
+            node: gets a socket for each address.
+            factory: answers TCP connections.
+            port: the number, or 0 for any free one.
+            listen: IP addresses; empty for one dual-stack socket, or IPv4 where there is no IPv6.
+
+        Raises:
+            ConfigurationError: an address or port cannot be had.
+        """
+        tries = FREE_PORT_TRIES if port == 0 else 1
+        for left in range(tries - 1, -1, -1):
+            ports = cls(port)
+            try:
+                for interface in listen or ("::",):
+                    ports._open_one(reactor, node, factory, interface)
+            except CannotListenError as error:
+                ports._abandon(node)
+                if not listen and _no_ipv6(error):
+                    return cls.bind(reactor, node, factory, port=port, listen=("0.0.0.0",))  # noqa: S104
+                if not left:
+                    raise _explained(error) from error
+            else:
+                return ports
+        raise AssertionError("unreachable")  # pragma: no cover
+
+    def _open_one(
+        self, reactor: Any, node: Node, factory: IProtocolFactory, interface: str
+    ) -> None:
+        udp = reactor.listenUDP(
+            self.number, node.add_socket(interface), interface=interface, maxPacketSize=2048
+        )
+        self._open.append(udp)
+        # Twisted reads up to 256 KiB of datagrams per turn; junk must not starve TCP
+        udp.maxThroughput = limits.UDP_READ_BYTES
+        self.number = udp.getHost().port
+        self._open.append(reactor.listenTCP(self.number, factory, interface=interface))
+
+    def _abandon(self, node: Node) -> None:
+        for opened in self._open:
+            maybeDeferred(opened.stopListening)
+        node.forget_sockets()
+
+    def close(self) -> Deferred[None]:
+        """Stop listening; fires when every port is closed."""
+        closing = [maybeDeferred(opened.stopListening) for opened in self._open]
+        self._open = []
+        return gatherResults(closing, consumeErrors=True).addCallback(lambda _: None)
+
+
+def _no_ipv6(error: CannotListenError) -> bool:
+    number = getattr(error.socketError, "errno", None)
+    return number in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
+
+
+def _explained(error: CannotListenError) -> ConfigurationError:
+    number = getattr(error.socketError, "errno", None)
+    host = f"[{error.interface}]" if ":" in error.interface else error.interface
+    where = f"cannot listen on {host}:{error.port}"
+    if number == errno.EADDRINUSE:
+        return ConfigurationError(
+            f"{where}: the port is in use; choose another --port, or stop the program that has it"
+        )
+    if number == errno.EADDRNOTAVAIL:
+        return ConfigurationError(f"{where}: this machine has no such address; see --listen")
+    if number in {errno.EACCES, errno.EPERM}:
+        return ConfigurationError(f"{where}: not permitted; choose a --port above 1023")
+    return ConfigurationError(f"{where}: {error.socketError}")

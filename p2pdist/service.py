@@ -1,0 +1,430 @@
+"""The service: what starts, in which order, and how it stops. Embeds in any Twisted application.
+
+::
+
+    P2PDistService
+    |- NodeService       UDP: envelope -> wire -> rpc -> lookup / routing / peertable; LAN discovery
+    |- TransferService   TCP listener and dialler; one Session per descriptor
+    `- UpkeepService     every few seconds: bucket refresh, re-search, saved neighbours
+
+Job: build and wire, nothing else. Tests: ``test_service``, ``test_sim_swarm``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from p2pdist import limits, neighbours
+from p2pdist.addresses import Address, HostPort
+from p2pdist.config import Config
+from p2pdist.content import Metadata
+from p2pdist.descriptor import Descriptor
+from p2pdist.errors import ConfigurationError, P2PDistError
+from p2pdist.ids import HashKey, Topic
+from p2pdist.keys import PUBLIC_NETWORK, NodeKey
+from p2pdist.machine import Machine
+from p2pdist.neighbours import Remembered
+from p2pdist.overlay.bootstrap import Bootstrap, EntryReport, EntryState
+from p2pdist.overlay.lan import LANDiscovery
+from p2pdist.overlay.network import Network
+from p2pdist.overlay.node import Node
+from p2pdist.ports import Ports
+from p2pdist.session import Session
+from p2pdist.storage.place import Place
+from p2pdist.storage.statedir import StateDirectory
+from p2pdist.storage.store import Store
+from p2pdist.swarm.admission import Admission
+from p2pdist.swarm.assembly import AssemblyBudget
+from p2pdist.swarm.listener import PeerListener
+from p2pdist.swarm.transfer import Transfer, TransferEvents
+
+UPKEEPS_PER_SAVE = round(limits.SAVE_EVERY_S / limits.UPKEEP_EVERY_S)
+FIND_SELF_S = (0.5, 60.0, 240.0, 900.0)
+"""When the node looks for its own id, which fills its nearest buckets."""
+
+
+class NodeService(Service):
+    """The overlay's side of the node: node, public network, bootstrap, LAN discovery.
+
+    Args:
+        config: settings.
+        machine: seams.
+        key: the node's.
+    """
+
+    log = Logger()
+
+    def __init__(self, config: Config, machine: Machine, key: NodeKey) -> None:
+        self.config = config
+        self.machine = machine
+        self.node = Node(key, machine.reactor, machine.rng, machine.entropy)
+        self.network: Network = self.node.add_network(PUBLIC_NETWORK)
+        self.bootstrap = Bootstrap(
+            self.network,
+            machine.reactor,
+            machine.rng,
+            machine.resolve,
+            changed=self._entry_changed,
+        )
+        self.node.wrong_network.append(self.bootstrap.wrong_network)
+        self.lan: LANDiscovery | None = None
+        self._logged: dict[HostPort, EntryState] = {}
+
+    def begin(self, port: int, sessions: TransferService) -> None:
+        """Go to work; ``port`` is the number that is bound."""
+        self.bootstrap.add(self.config.nodes)
+        self.bootstrap.start()
+        if self.config.lan and not self.config.listen:
+            self.lan = LANDiscovery(
+                self.network,
+                self.machine.reactor,
+                self.machine.rng,
+                port,
+                self.machine.private_addresses,
+                sessions.lan_peer,
+            )
+            self.lan.start()
+
+    def stopService(self) -> None:
+        """Stop everything of the overlay; sockets belong to ``Ports``."""
+        super().stopService()
+        if self.lan is not None:
+            self.lan.stop()
+        self.bootstrap.stop()
+        self.node.stop()
+
+    def _entry_changed(self, report: EntryReport) -> None:
+        """Log how a ``nodes`` entry stands, once for each new state."""
+        if self._logged.get(report.entry) is report.state:
+            return
+        self._logged[report.entry] = report.state
+        good = {EntryState.ANSWERED, EntryState.ASKED, EntryState.RESOLVING}
+        emit = self.log.info if report.state in good else self.log.warn
+        emit("node {entry}: {state}", entry=str(report.entry), state=report.state.value)
+
+
+class TransferService(Service):
+    """The contents: one session per descriptor, the listener they share, their memory budget.
+
+    Args:
+        config: settings.
+        machine: seams.
+        key: the node's.
+        overlay: where peers are found.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, config: Config, machine: Machine, key: NodeKey, overlay: NodeService
+    ) -> None:
+        self.config = config
+        self.machine = machine
+        self.overlay = overlay
+        self.sessions: dict[HashKey, Session] = {}
+        self.remembered = Remembered()
+        self._key = key
+        self._admission = Admission()
+        self._budget = AssemblyBudget()
+        self._by_topic: dict[Topic, Transfer] = {}
+        self.listener = PeerListener(
+            node_key=key,
+            clock=machine.reactor,
+            entropy=machine.entropy,
+            find_transfer=self._by_topic.get,
+            admission=self._admission,
+        )
+
+    def add(
+        self, descriptor: Descriptor, *, path: str | None = None, replace: bool = False
+    ) -> Session:
+        """Take a descriptor to work on; it begins when the service runs.
+
+        Args:
+            descriptor: of the content. The same content again only adds its nodes.
+            path: an existing file or folder to seed, wherever it is.
+            replace: an existing target with other content may be replaced.
+
+        Raises:
+            ConfigurationError: too many, or another content goes to the same place.
+        """
+        known = self.sessions.get(descriptor.hash_key)
+        if known is not None:
+            known.merge_nodes(descriptor.nodes)
+            return known
+        if len(self.sessions) >= limits.DESCRIPTORS:
+            raise ConfigurationError(f"one process serves at most {limits.DESCRIPTORS} descriptors")
+        self._check_target(descriptor, path)
+        place = Place(
+            disk=self.machine.disk,
+            workers=self.machine.workers,
+            clock=self.machine.reactor,
+            directory=self.config.directory,
+            state_directory=self.config.state_dir,
+            path=path,
+            replace=replace,
+        )
+        session = Session(
+            descriptor,
+            place,
+            self.overlay.network,
+            self.overlay.bootstrap,
+            self._make_transfer,
+            self.remembered.peers.get(descriptor.hash_key, ()),
+        )
+        self.sessions[descriptor.hash_key] = session
+        self._by_topic[session.transfer.topic] = session.transfer
+        if self.running:
+            session.start()
+        return session
+
+    def _check_target(self, descriptor: Descriptor, path: str | None) -> None:
+        if path is not None or descriptor.name is None:
+            return
+        for other in self.sessions.values():
+            if other.descriptor.name == descriptor.name and other.place.path is None:
+                raise ConfigurationError(
+                    f"{descriptor.source} and {other.descriptor.source} both go to "
+                    f"{os.path.join(self.config.directory, descriptor.name)!a} but are different "  # noqa: PTH118
+                    "contents; give them different folders, one process each"
+                )
+
+    def _make_transfer(
+        self,
+        hash_key: HashKey,
+        open_store: Callable[[Metadata], Deferred[Store]],
+        events: TransferEvents,
+    ) -> Transfer:
+        listen = self.config.listen
+        return Transfer(
+            hash_key=hash_key,
+            node_key=self._key,
+            clock=self.machine.reactor,
+            reactor=self.machine.reactor,
+            rng=self.machine.rng,
+            entropy=self.machine.entropy,
+            workers=self.machine.workers,
+            open_store=open_store,
+            events=events,
+            budget=self._budget,
+            admission=self._admission,
+            bind_host=listen[0] if len(listen) == 1 and listen[0] not in ANY else None,
+        )
+
+    def lan_peer(self, topic: Topic, address: Address) -> None:
+        """Take a peer that hailed on the local network."""
+        for session in self.sessions.values():
+            if session.transfer.topic == topic:
+                session.membership.candidate(address)
+
+    def startService(self) -> None:
+        """Begin every session."""
+        super().startService()
+        for session in self.sessions.values():
+            session.start()
+
+    def stopService(self) -> Deferred[None]:
+        """End every session; fires when their files are closed."""
+        super().stopService()
+        self.listener.stop()
+        stopping = [session.stop() for session in self.sessions.values()]
+        return gatherResults(stopping, consumeErrors=True).addCallback(lambda _: None)
+
+
+class UpkeepService(Service):
+    """The things done every few seconds, and what is saved for the next run.
+
+    Args:
+        machine: seams.
+        overlay: whose tables are kept.
+        contents: whose sessions are kept.
+        state: where neighbours are saved, or ``None``.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        machine: Machine,
+        overlay: NodeService,
+        contents: TransferService,
+        state: StateDirectory | None,
+    ) -> None:
+        self._machine = machine
+        self._overlay = overlay
+        self._contents = contents
+        self._state = state
+        self._loop = LoopingCall(self._tick)
+        self._loop.clock = machine.reactor
+        self._ticks = 0
+        self._find_self = list(FIND_SELF_S)
+        self._began = 0.0
+
+    def startService(self) -> None:
+        """Begin to tick."""
+        super().startService()
+        self._began = self._machine.reactor.seconds()
+        self._overlay.network.neighbour_found.append(self._neighbour_found)
+        self._loop.start(limits.UPKEEP_EVERY_S, now=False)
+
+    def stopService(self) -> None:
+        """Stop ticking, and save once more."""
+        super().stopService()
+        if self._loop.running:
+            self._loop.stop()
+        if self._state is not None:
+            self._save(self._state, self.remember())
+
+    def _tick(self) -> None:
+        self._ticks += 1
+        self._overlay.node.upkeep()
+        for session in list(self._contents.sessions.values()):
+            session.upkeep()
+        elapsed = self._machine.reactor.seconds() - self._began
+        if (
+            self._find_self
+            and elapsed >= self._find_self[0]
+            and len(self._overlay.network.neighbours)
+        ):
+            while self._find_self and elapsed >= self._find_self[0]:
+                self._find_self.pop(0)
+            network = self._overlay.network
+            network.converge(network.node_id, limits.STORERS).addErrback(lambda _failure: None)
+        if self._ticks % UPKEEPS_PER_SAVE == 0 and self._state is not None:
+            state, remembered = self._state, self.remember()
+            self._machine.workers.run(lambda: self._save(state, remembered))
+
+    def _neighbour_found(self, address: Address) -> None:
+        del address
+        for session in self._contents.sessions.values():
+            session.way_in()
+
+    def remember(self) -> Remembered:
+        """Return what is worth knowing in the next run."""
+        found = [entry for entry in self._overlay.network.neighbours if not entry.suspect]
+        found.sort(key=lambda entry: -entry.seen_at)
+        return Remembered(
+            tuple(HostPort(*entry.address) for entry in found[: limits.SAVED_NEIGHBOURS]),
+            {
+                key: tuple(address for _, address in session.joined_addresses())
+                for key, session in self._contents.sessions.items()
+            },
+        )
+
+    def _save(self, state: StateDirectory, remembered: Remembered) -> None:
+        if not remembered.neighbours:
+            return  # an evening alone must not erase what is known
+        try:
+            state.save_neighbours(neighbours.encode(remembered))
+        except P2PDistError as error:
+            self.log.warn("neighbours are not saved: {reason}", reason=str(error))
+
+
+ANY = frozenset({"0.0.0.0", "::"})  # noqa: S104 -- compared, not bound
+
+
+class P2PDistService(MultiService):
+    """One node with any number of contents.
+
+    Args:
+        config: settings.
+        machine: seams.
+
+    Attributes:
+        overlay: the UDP side.
+        contents: the TCP side and the sessions.
+        port: UDP and TCP port number once bound.
+
+    Raises:
+        AlreadyRunning: the state directory is in use.
+        StorageError, ConfigurationError: it or the download folder cannot be used.
+    """
+
+    def __init__(self, config: Config, machine: Machine) -> None:
+        MultiService.__init__(self)
+        self.config = config
+        self._machine = machine
+        self._ports: Ports | None = None
+        self._state: StateDirectory | None = None
+        remembered = Remembered()
+        if config.state_dir is None:
+            key = NodeKey.from_seed(machine.entropy(32))
+        else:
+            self._state = StateDirectory.open(machine.disk, config.state_dir)
+            key = self._state.node_key(machine.entropy, machine.machine_id)
+            remembered = neighbours.decode(self._state.load_neighbours())
+        self.overlay = NodeService(config, machine, key)
+        self.contents = TransferService(config, machine, key, self.overlay)
+        self.contents.remembered = remembered
+        self.overlay.bootstrap.add(remembered.neighbours)
+        self.upkeep = UpkeepService(machine, self.overlay, self.contents, self._state)
+        for service in (self.overlay, self.contents, self.upkeep):
+            service.setServiceParent(self)
+
+    def add(
+        self, descriptor: Descriptor, *, path: str | None = None, replace: bool = False
+    ) -> Session:
+        """See :meth:`TransferService.add`."""
+        return self.contents.add(descriptor, path=path, replace=replace)
+
+    @property
+    def port(self) -> int:
+        """UDP and TCP port number; what was asked for before the ports are open."""
+        return self.config.port if self._ports is None else self._ports.number
+
+    def bind(self) -> None:
+        """Open the ports; again is fine. ``startService`` does it if nobody did.
+
+        Raises:
+            ConfigurationError: a port or address cannot be had.
+        """
+        if self._ports is None:
+            self._ports = Ports.bind(
+                self._machine.reactor,
+                self.overlay.node,
+                self.contents.listener,
+                port=self.config.port,
+                listen=self.config.listen,
+            )
+
+    def privilegedStartService(self) -> None:
+        """Open the ports while we may open low ones."""
+        self.bind()
+        super().privilegedStartService()
+
+    def startService(self) -> None:
+        """Start the node and every session.
+
+        Raises:
+            ConfigurationError: as :meth:`bind`.
+        """
+        self.bind()
+        self.overlay.begin(self.port, self.contents)
+        super().startService()
+
+    def stopService(self) -> Deferred[None]:
+        """Stop cleanly: goodbyes, files, ports, lock.
+
+        Returns:
+            Fires when no delayed call, open port or unfired Deferred of this service is left.
+        """
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        """Sessions first, while the overlay can still say goodbye; then overlay, ports, lock."""
+        self.upkeep.stopService()
+        await self.contents.stopService()
+        self.overlay.stopService()
+        self.running = 0
+        if self._ports is not None:
+            await self._ports.close()
+            self._ports = None
+        if self._state is not None:
+            self._state.close()
+            self._state = None

@@ -1,0 +1,440 @@
+"""One descriptor's life: what is on disk, finding peers, joining, leeching, seeding.
+
+Job: wire one content's membership (overlay) and transfer (swarm) to its store, keep the stage,
+say in plain words what it waits for, log its few great moments. It does NOT speak any protocol.
+Tests: ``test_session``, ``test_sim_swarm``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from p2pdist import limits
+from p2pdist.addresses import Address, HostPort
+from p2pdist.content import Metadata
+from p2pdist.descriptor import Descriptor
+from p2pdist.errors import NodeStopped, P2PDistError
+from p2pdist.ids import HashKey, NodeID, PieceIndex, format_hash_key
+from p2pdist.overlay.bootstrap import Bootstrap, EntryReport
+from p2pdist.overlay.membership import JoinedPeer, Membership
+from p2pdist.overlay.network import Network
+from p2pdist.overlay.wire import Status
+from p2pdist.stages import Core, Course, Stage, new_course
+from p2pdist.storage.locate import create, locate
+from p2pdist.storage.place import Place
+from p2pdist.storage.store import Store
+from p2pdist.swarm.progress import Progress
+from p2pdist.swarm.transfer import Transfer, TransferEvents
+
+LOG_PARTS = 10
+"""Progress lines in the log of one download."""
+
+MakeTransfer = Callable[
+    [HashKey, Callable[[Metadata], "Deferred[Store]"], TransferEvents], Transfer
+]
+
+
+@frozen(kw_only=True)
+class SessionStatus:
+    """How one descriptor stands.
+
+    Attributes:
+        name: of the content, or the first digits of its key while that is not known.
+        hash_key: as text.
+        stage: see :mod:`p2pdist.stages`.
+        progress: of the transfer.
+        checked: bytes hashed and bytes in all while checking, else ``None``.
+        joined: peers joined in the overlay.
+        nodes: how the descriptor's ``nodes`` stand.
+        waiting_for: what keeps it from moving, or ``""``.
+        path: where the content is or will be, or ``None`` while that is not known.
+        error: why it failed, or ``""``.
+    """
+
+    name: str
+    hash_key: str
+    stage: Stage
+    progress: Progress
+    checked: tuple[int, int] | None
+    joined: int
+    nodes: tuple[EntryReport, ...]
+    waiting_for: str
+    path: str | None
+    error: str
+
+
+@define(eq=False)
+class Session:
+    """One descriptor at work.
+
+    Args:
+        descriptor: of the content.
+        place: where it goes on disk.
+        network: where its swarm lives.
+        bootstrap: the ways into it.
+        make_transfer: builds the content's transfer.
+        known_peers: peers of an earlier run.
+
+    Attributes:
+        complete: fires with the content's path once every piece is here; fails with what broke, or
+            with NodeStopped.
+    """
+
+    descriptor: Descriptor
+    place: Place
+    network: Network
+    bootstrap: Bootstrap
+    make_transfer: MakeTransfer
+    known_peers: tuple[Address, ...] = ()
+    transfer: Transfer = field(init=False)
+    membership: Membership = field(init=False)
+    stage: Stage = field(init=False, default=Stage.CHECKING)
+    complete: Deferred[str] = field(init=False, factory=Deferred)
+    nodes: tuple[HostPort, ...] = field(init=False)
+    _log = Logger()
+    _course: Course = field(init=False)
+    _store: Store | None = field(init=False, default=None)
+    _metadata: Metadata | None = field(init=False, default=None)
+    _opening: Deferred[Store] | Deferred[Store | None] | None = field(init=False, default=None)
+    _checked: tuple[int, int] | None = field(init=False, default=None)
+    _error: str = field(init=False, default="")
+    _started_at: float = field(init=False, default=0.0)
+    _logged_parts: int = field(init=False, default=0)
+    _logged_wait: str = field(init=False, default="")
+    _blocked: dict[Address, None] = field(init=False, factory=dict)
+    _stalled_at: float | None = field(init=False, default=None)
+    _stall_searches: int = field(init=False, default=0)
+    _stopped: bool = field(init=False, default=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._course = new_course(Core(self._entered))
+        self.nodes = self.descriptor.nodes
+        self.transfer = self.make_transfer(self.descriptor.hash_key, self._open_store, self)
+        self.membership = Membership(self.network, self.descriptor.hash_key, self)
+
+    @property
+    def name(self) -> str:
+        """What to call the content."""
+        if self._metadata is not None:
+            return self._metadata.name
+        return self.descriptor.name or format_hash_key(self.descriptor.hash_key)[:11]
+
+    # --- life ---
+
+    def start(self) -> None:
+        """Look at the disk, then go and find peers."""
+        self._started_at = self.network.clock.seconds()
+        self.bootstrap.add(self.nodes)
+        located = locate(self.place, self.descriptor, self._hashed)
+        self._opening = located
+        located.addCallbacks(self._cb_located, self._eb_broken)
+        located.addErrback(self._eb_bug)
+
+    def merge_nodes(self, nodes: tuple[HostPort, ...]) -> None:
+        """Take the nodes of a second descriptor of the same content."""
+        self.nodes = tuple(dict.fromkeys(self.nodes + nodes))
+        self.bootstrap.add(nodes)
+
+    def _cb_located(self, store: Store | None) -> None:
+        self._opening = None
+        self._checked = None
+        if self._stopped:
+            if store is not None:
+                self._store = store
+                self._close()
+            return
+        if store is not None:
+            self._take(store)
+        self.transfer.start(store)
+        self.membership.start(self.known_peers)
+        if store is not None and store.complete and store.published:
+            self._log.info("{name} is complete at {path}", name=self.name, path=store.path)
+            self.completed()
+            return
+        self._log.info("{name}: looking for peers of {hash_key}", **self._naming())
+        self._course.looked()
+        if len(self.network.neighbours):
+            self._course.way_in()
+
+    def _open_store(self, metadata: Metadata) -> Deferred[Store]:
+        """Make the store of metadata that came from a peer (see ``Transfer.open_store``)."""
+        self._metadata = metadata
+        opening = create(
+            self.place, self.descriptor.hash_key, metadata, self.descriptor, self._hashed
+        )
+        self._opening = opening
+
+        def opened(result: Store | Failure) -> Store | Failure:
+            self._opening = None
+            self._checked = None
+            if isinstance(result, Store):
+                self._take(result)
+            return result
+
+        opening.addBoth(opened)
+        return opening
+
+    def _take(self, store: Store) -> None:
+        self._store = store
+        self._metadata = store.metadata
+
+    def _hashed(self, done: int, total: int) -> None:
+        self._checked = (done, total)
+
+    def stop(self) -> Deferred[None]:
+        """End: leave the swarm, close connections, sync and close the files.
+
+        Returns:
+            Fires when nothing of this session is left; never fails.
+        """
+        self._stopped = True
+        self.membership.stop()
+        waits: list[Deferred[None]] = [self.transfer.stop()]
+        if self._opening is not None:
+            waits.append(self._opened_or_not(self._opening))
+        done: Deferred[None] = Deferred()
+
+        def ended(_result: object) -> None:
+            self._course.ended()
+            if not self.complete.called:
+                self.complete.errback(NodeStopped(f"stopped before {self.name} was complete"))
+                self.complete.addErrback(lambda _failure: None)
+            self._close().chainDeferred(done)
+
+        gatherResults(waits, consumeErrors=True).addBoth(ended)
+        return done
+
+    @staticmethod
+    def _opened_or_not(opening: Deferred[Store] | Deferred[Store | None]) -> Deferred[None]:
+        waited: Deferred[None] = Deferred()
+
+        def over(result: object) -> object:
+            waited.callback(None)
+            return result
+
+        opening.addBoth(over)
+        return waited
+
+    def _close(self) -> Deferred[None]:
+        done: Deferred[None] = Deferred()
+        if self._store is None:
+            done.callback(None)
+            return done
+        store, self._store = self._store, None
+
+        def closed(result: object) -> None:
+            if isinstance(result, Failure):
+                self._log.warn(
+                    "{name}: not everything was saved: {reason}",
+                    name=self.name,
+                    reason=result.getErrorMessage(),
+                )
+            done.callback(None)
+
+        store.close().addBoth(closed)
+        return done
+
+    # --- what the overlay tells (MembershipEvents) ---
+
+    def peer_offered(self, address: Address) -> None:
+        """Somebody named a peer."""
+        del address
+        self._course.peer_offered()
+
+    def peer_joined(self, peer: JoinedPeer, *, by_us: bool) -> None:
+        """A peer joined: it may be dialled."""
+        self._log.debug("{name}: {peer} joined", name=self.name, peer=str(peer.address))
+        if self.stage not in {Stage.LEECHING, Stage.SEEDING}:
+            self._log.info("{name}: first peer {peer}", name=self.name, peer=str(peer.address))
+        self._course.peer_joined()
+        self.transfer.peer_joined(peer.address, peer.node_id, dial_now=by_us)
+
+    def peer_left(self, peer: JoinedPeer) -> None:
+        """A peer left."""
+        self.transfer.peer_left(peer.node_id)
+        if not self.membership.joined:
+            self._course.last_peer_left()
+
+    def search_over(self, *, found: bool, asked: int) -> None:
+        """A lookup ended."""
+        del asked
+        if not found:
+            self._course.search_failed()
+
+    def way_in(self) -> None:
+        """A node of the network answered."""
+        self._course.way_in()
+
+    # --- what the swarm tells (TransferEvents) ---
+
+    def metadata_arrived(self, metadata: Metadata) -> None:
+        """The metadata is here and is what the key names."""
+        self._metadata = metadata
+        self._log.info(
+            "{name}: {length} bytes in {count} pieces",
+            name=self.name,
+            length=metadata.length,
+            count=metadata.count,
+        )
+
+    def store_opened(self, store: object) -> None:
+        """Pieces can be exchanged."""
+        del store
+
+    def piece_verified(self, index: PieceIndex) -> None:
+        """A piece is on disk: log every tenth of the way."""
+        del index
+        if self._store is None:
+            return
+        count = self._store.have.count
+        part = self._store.have.count_set * LOG_PARTS // max(count, 1)
+        if part > self._logged_parts and part < LOG_PARTS and count > LOG_PARTS:
+            self._logged_parts = part
+            progress = self.transfer.progress()
+            self._log.info(
+                "{name}: {percent} %, {rate:.1f} MiB/s from {peers} peers",
+                name=self.name,
+                percent=100 * part // LOG_PARTS,
+                rate=progress.download_bytes_per_s / limits.MIB,
+                peers=progress.peers,
+            )
+
+    def completed(self) -> None:
+        """Every piece is here, under the final name."""
+        first = not self.complete.called
+        downloading = self.stage is not Stage.CHECKING
+        self._course.completed()
+        if self._store is not None and first:
+            if downloading:
+                seconds = self.network.clock.seconds() - self._started_at
+                self._log.info(
+                    "{name}: complete and verified after {seconds:.1f} s, seeding {path}",
+                    name=self.name,
+                    seconds=seconds,
+                    path=self._store.path,
+                )
+            self.complete.callback(self._store.path)
+
+    def paused(self, reason: str) -> None:
+        """The disk does not take more."""
+        self._log.warn("{name}: paused: {reason}", name=self.name, reason=reason)
+
+    def resumed(self) -> None:
+        """The disk takes data again."""
+        self._log.info("{name}: goes on", name=self.name)
+
+    def failed(self, error: Exception) -> None:
+        """Something only the operator can mend."""
+        self._broke(error)
+
+    def peer_unreachable(self, address: Address, reason: str) -> None:
+        """A peer answers on UDP but not on TCP: the commonest firewall fault, so name it."""
+        self.bootstrap.tcp_blocked(address)
+        if address not in self._blocked and len(self._blocked) < limits.STATUS_PEERS:
+            self._blocked[address] = None
+            self._log.warn(
+                "{name}: {peer} answers on UDP, but TCP is blocked ({reason}); "
+                "open TCP port {port} there",
+                name=self.name,
+                peer=str(address),
+                reason=reason,
+                port=address.port,
+            )
+
+    # --- stages and reports ---
+
+    def _entered(self, stage: Stage) -> None:
+        self.stage = stage
+        if stage is Stage.LEECHING:
+            self.membership.set_status(Status.LEECH)
+        elif stage is Stage.SEEDING:
+            self.membership.set_status(Status.SEED)
+
+    def _broke(self, error: BaseException) -> None:
+        self._error = str(error) or type(error).__name__
+        self._course.broke()
+        self._log.error("{name}: {reason}", name=self.name, reason=self._error)
+        if not self.complete.called:
+            self.complete.errback(error)
+            # whoever waits adds an errback of its own; the log has it already
+            self.complete.addErrback(lambda failure: failure.trap(P2PDistError, OSError) and "")
+
+    def _eb_broken(self, failure: Failure) -> None:
+        self._opening = None
+        failure.trap(P2PDistError)
+        assert failure.value is not None
+        if not self._stopped:
+            self._broke(failure.value)
+
+    def _eb_bug(self, failure: Failure) -> None:
+        self._log.failure("{name}: a bug", failure, name=self.name)
+        assert failure.value is not None
+        self._broke(failure.value)
+
+    def upkeep(self) -> None:
+        """Every few seconds: search again while nothing comes in, log what is waited for."""
+        now = self.network.clock.seconds()
+        progress = self.transfer.progress()
+        if self.stage is Stage.SEEDING and progress.have_pieces < (progress.pieces or 0):
+            self._log.warn("{name}: files changed on disk; fetching again", name=self.name)
+            self._course.piece_lost()
+        moving = progress.download_bytes_per_s > 0 or self.stage is not Stage.LEECHING
+        if moving:
+            self._stalled_at = None
+            self._stall_searches = 0
+        elif self._stalled_at is None:
+            self._stalled_at = now
+        low, high = limits.LOOKUP_RETRY_S
+        if self._stalled_at is not None and now - self._stalled_at >= min(
+            low * 2.0 ** min(self._stall_searches, 10), high
+        ):
+            self._stalled_at = now
+            self._stall_searches += 1
+            self.membership.search()
+        waiting = self.status().waiting_for
+        if waiting and waiting != self._logged_wait and now - self._started_at > limits.QUIET_S:
+            self._log.info("{name}: waiting for {what}", name=self.name, what=waiting)
+        self._logged_wait = waiting
+
+    def status(self) -> SessionStatus:
+        """Return how it stands."""
+        reports = tuple(r for r in self.bootstrap.reports() if r.entry in self.nodes)
+        path = self._store.path if self._store is not None else None
+        return SessionStatus(
+            name=self.name,
+            hash_key=format_hash_key(self.descriptor.hash_key),
+            stage=self.stage,
+            progress=self.transfer.progress(),
+            checked=self._checked,
+            joined=len(self.membership.joined),
+            nodes=reports,
+            waiting_for=self._waiting_for(reports),
+            path=path,
+            error=self._error,
+        )
+
+    def _waiting_for(self, reports: tuple[EntryReport, ...]) -> str:
+        told = "; ".join(str(report) for report in reports)
+        if self.stage is Stage.CHECKING:
+            return "the check of what is on disk"
+        if self.stage is Stage.RESOLVING:
+            return f"an answer of a node: {told}" if told else "a node on the local network"
+        if self.stage is Stage.FINDING:
+            return f"a peer to appear: {told}" if told else "a peer to appear"
+        if self.stage is Stage.JOINING:
+            return "answers of offered peers"
+        if self.stage is Stage.LEECHING:
+            return self.transfer.progress().waiting_for
+        return ""
+
+    def _naming(self) -> dict[str, str]:
+        return {"name": self.name, "hash_key": format_hash_key(self.descriptor.hash_key)}
+
+    def joined_addresses(self) -> list[tuple[NodeID, Address]]:
+        """Return the joined peers, to be remembered for the next run."""
+        return [(peer.node_id, peer.address) for peer in self.membership.joined.values()]

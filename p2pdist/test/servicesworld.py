@@ -1,0 +1,124 @@
+"""Whole services in the simulated network: the production ``P2PDistService`` on simulated hosts.
+
+A :class:`Station` is one machine with its disk; it survives crashes and starts new services on it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import define, evolve, field
+
+from p2pdist import limits
+from p2pdist.addresses import Address, HostPort
+from p2pdist.config import Config
+from p2pdist.descriptor import Descriptor
+from p2pdist.machine import Machine
+from p2pdist.service import P2PDistService
+from p2pdist.session import Session
+from p2pdist.test.network import Host, World
+from p2pdist.test.simdisk import SimDisk
+from p2pdist.test.storehouse import DATA, STATE, Content
+
+
+@define
+class _Power:
+    """Tells the disk of a power failure: each unsynced change survives or not, by chance."""
+
+    disk: SimDisk
+    host: Host
+
+    def crash(self) -> None:
+        """Lose what was not synced."""
+        self.disk.crash(self.host.world.chance("crash", self.host.name).random)
+
+
+@define(eq=False)
+class Station:
+    """One machine.
+
+    Attributes:
+        host: in the simulated network.
+        disk: its files; /data is the download folder, /state the state directory.
+        service: of the present process, if one was started.
+    """
+
+    host: Host
+    disk: SimDisk = field(factory=SimDisk)
+    service: P2PDistService | None = None
+
+    @classmethod
+    def at(cls, world: World, *addresses: str) -> Station:
+        """Set up a machine with these addresses."""
+        station = cls(world.host(*addresses))
+        station.host.disk = _Power(station.disk, station.host)
+        station.disk.put_folder(DATA)
+        return station
+
+    @property
+    def address(self) -> Address:
+        """Where its node is."""
+        return Address(self.host.addresses[0], limits.DEFAULT_PORT)
+
+    def run(
+        self, *descriptors: Descriptor, nodes: tuple[Station, ...] = (), **settings: Any
+    ) -> P2PDistService:
+        """Start a service, as ``twistd -n p2pdist`` would."""
+        host = self.host
+        machine = Machine(
+            reactor=host.reactor,
+            workers=host.workers,
+            disk=self.disk,
+            resolve=host.resolver.resolve,
+            entropy=host.entropy,
+            rng=host.rng,
+        )
+        settings = {"listen": ("0.0.0.0",), "lan": False, "state_dir": STATE, **settings}
+        config = Config(
+            directory=DATA, nodes=tuple(HostPort(*node.address) for node in nodes), **settings
+        )
+        service = P2PDistService(config, machine)
+        for descriptor in descriptors:
+            service.add(descriptor)
+        service.privilegedStartService()
+        service.startService()
+        self.service = service
+        return service
+
+    @property
+    def session(self) -> Session:
+        """The only session of the running service."""
+        assert self.service is not None
+        (session,) = self.service.contents.sessions.values()
+        return session
+
+    def stop(self) -> None:
+        """Stop the service cleanly and check that nothing is left."""
+        assert self.service is not None
+        self.host.world.wait_for(self.service.stopService())
+        left = self.host.leaks()
+        assert not left, left
+        self.service = None
+
+    def holds(self, made: Content) -> bool:
+        """Tell whether the whole content stands under its final names."""
+        try:
+            return all(
+                self.disk.get(f"{DATA}/{path}") == data for path, data in made.files().items()
+            )
+        except (OSError, KeyError):
+            return False
+
+    def store(self, made: Content) -> None:
+        """Put the complete content on the disk."""
+        for path, data in made.files().items():
+            self.disk.put(f"{DATA}/{path}", data)
+
+
+def pointing(made: Content, *nodes: Station | str) -> Descriptor:
+    """Return the content's descriptor with these nodes."""
+    entries = tuple(
+        HostPort(node, limits.DEFAULT_PORT) if isinstance(node, str) else HostPort(*node.address)
+        for node in nodes
+    )
+    return evolve(made.descriptor(), nodes=entries)
