@@ -40,6 +40,11 @@ def parse_listen(text: str) -> str:
     return ip
 
 
+def absolute(path: str) -> str:
+    """Return ``path`` from the root, links kept."""
+    return os.path.abspath(path)  # noqa: PTH100 -- keeps links
+
+
 @frozen(kw_only=True)
 class Config:
     """One process's settings.
@@ -53,7 +58,7 @@ class Config:
         lan: whether to look for nodes on the local network.
     """
 
-    directory: str = field(default=".", converter=os.path.abspath)
+    directory: str = field(default=".", converter=absolute)
     port: int = limits.DEFAULT_PORT
     listen: tuple[str, ...] = ()
     state_dir: str | None = None

@@ -157,12 +157,13 @@ class NoPeersFound(P2PDistError):
 
     exit_code = 3
 
-    def __init__(self, *, asked: int, answered: int, elapsed_s: float) -> None:
+    def __init__(self, *, asked: int, answered: int, elapsed_s: float, told: str = "") -> None:
         self.asked = asked
         self.answered = answered
         self.elapsed_s = elapsed_s
+        detail = f" ({told})" if told else ""
         super().__init__(
-            f"no peer found in {elapsed_s:.0f} s: {asked} nodes asked, {answered} answered"
+            f"no peer found in {elapsed_s:.0f} s: {asked} nodes asked, {answered} answered{detail}"
         )
 
 

@@ -313,6 +313,8 @@ STRIKES: Final = 3
 """Pieces refused or stalled in a row, without one delivered, until a peer is let go."""
 AHEAD_S: Final = 1.0
 """The next piece is negotiated when the current one ends this soon: decisions stay late."""
+DRAIN_S: Final = 0.05
+"""Sent pieces that arrive this soon, or within twice the shortest time, were in no queue."""
 GRANT_ANSWER_S: Final = 5.0
 """A grant unanswered for so long holds no slot any more; a late answer still counts."""
 METADATA_PROGRESS_S: Final = 10.0

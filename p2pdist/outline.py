@@ -108,6 +108,14 @@ class _Scan:
             self._last = kind, text
         self._line += text.count("\n")
 
+    @property
+    def _here(self) -> str | None:
+        """The key whose value this seems to be: inside its brackets or on its line."""
+        if self._key is None:
+            return None
+        inside = self._depth > int(self.is_json) or self.keys[self._key] == self._line
+        return self._key if inside else None
+
     def _begin_value(self, kind: str, text: str) -> None:
         base = int(self.is_json)
         if self._key is not None and self._depth == base + 1 and self._last[0] in {"open", "comma"}:
@@ -120,14 +128,14 @@ class _Scan:
                     self._key,
                 )
         if kind == "bare" and len(text) > limits.DESCRIPTOR_WORD:
-            self._fail(f"a word or number of {len(text)} characters", "shorten it", self._key)
+            self._fail(f"a word or number of {len(text)} characters", "shorten it", self._here)
         if kind == "open":
             if not self.is_json and self._depth == 0 and self._last[0] != "equals":
                 self._fail("a [table] has no place here", "write all keys at the top level")
             self._depth += 1
             self._inner_keys.clear()
             if self._depth > base + 2:
-                self._fail("brackets are nested too deeply", _SYNTAX_REMEDY, self._key)
+                self._fail("brackets are nested too deeply", _SYNTAX_REMEDY, self._here)
 
     def _see_key(self) -> None:
         kind, text = self._last
@@ -149,15 +157,15 @@ class _Scan:
     def refuse(self, character: str) -> NoReturn:
         """Say what is wrong with a character where no token begins."""
         if character in "\"'":
-            self._fail("a string that begins here does not end", "close it", self._key)
+            self._fail("a string that begins here does not end", "close it", self._here)
         if character == ".":
             self._fail(
                 "a dot outside quotation marks",
                 "put names and addresses in quotation marks; numbers are whole, keys without dots",
-                self._key,
+                self._here,
             )
         self._fail(
-            f"{character!a} outside quotation marks", 'text stands in "quotation marks"', self._key
+            f"{character!a} outside quotation marks", 'text stands in "quotation marks"', self._here
         )
 
     def _fail(self, reason: str, remedy: str, key: str | None = None) -> NoReturn:

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
 
 from p2pdist import limits, neighbours
 from p2pdist.addresses import Address, HostPort
@@ -26,8 +25,9 @@ from p2pdist.config import Config
 from p2pdist.content import Metadata
 from p2pdist.descriptor import Descriptor
 from p2pdist.errors import ConfigurationError, P2PDistError
-from p2pdist.ids import HashKey, Topic
+from p2pdist.ids import HashKey, Topic, short
 from p2pdist.keys import PUBLIC_NETWORK, NodeKey
+from p2pdist.logs import new_logger
 from p2pdist.machine import Machine
 from p2pdist.neighbours import Remembered
 from p2pdist.overlay.bootstrap import Bootstrap, EntryReport, EntryState
@@ -58,7 +58,7 @@ class NodeService(Service):
         key: the node's.
     """
 
-    log = Logger()
+    log = new_logger()
 
     def __init__(self, config: Config, machine: Machine, key: NodeKey) -> None:
         self.config = config
@@ -78,6 +78,12 @@ class NodeService(Service):
 
     def begin(self, port: int, sessions: TransferService) -> None:
         """Go to work; ``port`` is the number that is bound."""
+        self.log.info(
+            "node {node} listens on {hosts}, UDP and TCP port {port}",
+            node=short(self.node.key.node_id),
+            hosts=" and ".join(self.config.listen) or "all addresses",
+            port=port,
+        )
         self.bootstrap.add(self.config.nodes)
         self.bootstrap.start()
         if self.config.lan and not self.config.listen:
@@ -119,7 +125,7 @@ class TransferService(Service):
         overlay: where peers are found.
     """
 
-    log = Logger()
+    log = new_logger()
 
     def __init__(
         self, config: Config, machine: Machine, key: NodeKey, overlay: NodeService
@@ -142,7 +148,12 @@ class TransferService(Service):
         )
 
     def add(
-        self, descriptor: Descriptor, *, path: str | None = None, replace: bool = False
+        self,
+        descriptor: Descriptor,
+        *,
+        path: str | None = None,
+        replace: bool = False,
+        seed_only: bool = False,
     ) -> Session:
         """Take a descriptor to work on; it begins when the service runs.
 
@@ -150,6 +161,7 @@ class TransferService(Service):
             descriptor: of the content. The same content again only adds its nodes.
             path: an existing file or folder to seed, wherever it is.
             replace: an existing target with other content may be replaced.
+            seed_only: what is not there is not fetched; the session fails instead.
 
         Raises:
             ConfigurationError: too many, or another content goes to the same place.
@@ -177,6 +189,7 @@ class TransferService(Service):
             self.overlay.bootstrap,
             self._make_transfer,
             self.remembered.peers.get(descriptor.hash_key, ()),
+            seed_only=seed_only,
         )
         self.sessions[descriptor.hash_key] = session
         self._by_topic[session.transfer.topic] = session.transfer
@@ -247,7 +260,7 @@ class UpkeepService(Service):
         state: where neighbours are saved, or ``None``.
     """
 
-    log = Logger()
+    log = new_logger()
 
     def __init__(
         self,
@@ -368,10 +381,15 @@ class P2PDistService(MultiService):
             service.setServiceParent(self)
 
     def add(
-        self, descriptor: Descriptor, *, path: str | None = None, replace: bool = False
+        self,
+        descriptor: Descriptor,
+        *,
+        path: str | None = None,
+        replace: bool = False,
+        seed_only: bool = False,
     ) -> Session:
         """See :meth:`TransferService.add`."""
-        return self.contents.add(descriptor, path=path, replace=replace)
+        return self.contents.add(descriptor, path=path, replace=replace, seed_only=seed_only)
 
     @property
     def port(self) -> int:

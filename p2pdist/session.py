@@ -11,15 +11,15 @@ from collections.abc import Callable
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from p2pdist import limits
 from p2pdist.addresses import Address, HostPort
 from p2pdist.content import Metadata
 from p2pdist.descriptor import Descriptor
-from p2pdist.errors import NodeStopped, P2PDistError
+from p2pdist.errors import NodeStopped, P2PDistError, StorageError
 from p2pdist.ids import HashKey, NodeID, PieceIndex, format_hash_key
+from p2pdist.logs import new_logger
 from p2pdist.overlay.bootstrap import Bootstrap, EntryReport
 from p2pdist.overlay.membership import JoinedPeer, Membership
 from p2pdist.overlay.network import Network
@@ -79,6 +79,7 @@ class Session:
         bootstrap: the ways into it.
         make_transfer: builds the content's transfer.
         known_peers: peers of an earlier run.
+        seed_only: fail instead of fetching what is not there.
 
     Attributes:
         complete: fires with the content's path once every piece is here; fails with what broke, or
@@ -91,12 +92,13 @@ class Session:
     bootstrap: Bootstrap
     make_transfer: MakeTransfer
     known_peers: tuple[Address, ...] = ()
+    seed_only: bool = False
     transfer: Transfer = field(init=False)
     membership: Membership = field(init=False)
     stage: Stage = field(init=False, default=Stage.CHECKING)
     complete: Deferred[str] = field(init=False, factory=Deferred)
     nodes: tuple[HostPort, ...] = field(init=False)
-    _log = Logger()
+    _log = new_logger()
     _course: Course = field(init=False)
     _store: Store | None = field(init=False, default=None)
     _metadata: Metadata | None = field(init=False, default=None)
@@ -150,6 +152,12 @@ class Session:
             return
         if store is not None:
             self._take(store)
+        if self.seed_only and (store is None or not store.complete):
+            target = self.place.target_path(self.name)
+            self._broke(
+                StorageError(f"{target} is not there or not complete; p2pdist get fetches it")
+            )
+            return
         self.transfer.start(store)
         self.membership.start(self.known_peers)
         if store is not None and store.complete and store.published:

@@ -27,12 +27,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import DNSLookupError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from p2pdist import limits
 from p2pdist.addresses import Address, HostPort, canonical_ip, usable
 from p2pdist.errors import NodeStopped, RPCError
+from p2pdist.logs import new_logger
 from p2pdist.overlay.network import Network
 from p2pdist.overlay.wire import Reply
 
@@ -96,7 +96,7 @@ class Bootstrap:
     rng: random.Random
     resolve: Resolve
     changed: Callable[[EntryReport], None] = lambda _report: None
-    _log = Logger()
+    _log = new_logger()
     _entries: dict[HostPort, _Entry] = field(init=False, factory=dict)
     _running: bool = field(init=False, default=False)
 

@@ -26,13 +26,13 @@ from twisted.internet.interfaces import (
     IReactorTime,
 )
 from twisted.internet.protocol import DatagramProtocol
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from p2pdist import limits
 from p2pdist.addresses import Address, Scope, from_socket, scope, usable
 from p2pdist.errors import NodeStopped, RemoteProtocolError, RPCError
 from p2pdist.ids import Topic
+from p2pdist.logs import new_logger
 from p2pdist.overlay.envelope import read_header
 from p2pdist.overlay.network import Network
 from p2pdist.overlay.wire import Hail, decode, encode
@@ -99,7 +99,7 @@ class LANDiscovery:
     port: int
     interfaces: tuple[str, ...]
     candidate: Callable[[Topic, Address], None]
-    _log = Logger()
+    _log = new_logger()
     _socket: GroupSocket | None = field(init=False, default=None)
     _timer: IDelayedCall | None = field(init=False, default=None)
     _answers: dict[Address, IDelayedCall] = field(init=False, factory=dict)

@@ -24,7 +24,6 @@ from typing import Protocol
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from p2pdist import limits
@@ -32,6 +31,7 @@ from p2pdist.addresses import Address
 from p2pdist.errors import NodeStopped, RequestTimedOut, RPCError
 from p2pdist.ids import HashKey, NodeID, Topic
 from p2pdist.keys import equal, join_proof, topic_of
+from p2pdist.logs import new_logger
 from p2pdist.overlay.fields import NodeEntry
 from p2pdist.overlay.network import Network
 from p2pdist.overlay.search import Search
@@ -99,7 +99,7 @@ class Membership:
     topic: Topic = field(init=False)
     status: Status = field(init=False, default=Status.IDLE)
     joined: dict[NodeID, JoinedPeer] = field(init=False, factory=dict)
-    _log = Logger()
+    _log = new_logger()
     _sequence: int = field(init=False, default=0)
     _search: Search | None = field(init=False, default=None)
     _searching: bool = field(init=False, default=False)

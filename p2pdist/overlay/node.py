@@ -18,7 +18,6 @@ from attrs import define, field
 from twisted.internet.error import MessageLengthError
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import DatagramProtocol
-from twisted.logger import Logger
 
 from p2pdist import limits
 from p2pdist.addresses import (
@@ -32,6 +31,7 @@ from p2pdist.addresses import (
 )
 from p2pdist.errors import ConfigurationError, RemoteProtocolError
 from p2pdist.keys import NetworkKeys, NodeKey
+from p2pdist.logs import new_logger
 from p2pdist.overlay.envelope import NOTICE, Header, notice, read_header
 from p2pdist.overlay.guard import RateLimit
 from p2pdist.overlay.network import Network
@@ -95,7 +95,7 @@ class Node:
     entropy: Callable[[int], bytes]
     dropped: Counter[str] = field(init=False, factory=Counter)
     wrong_network: list[Callable[[Address], None]] = field(init=False, factory=list)
-    _log = Logger()
+    _log = new_logger()
     _networks: dict[bytes, Network] = field(init=False, factory=dict)
     _sockets: list[NodeSocket] = field(init=False, factory=list)
     _heard_on: OrderedDict[Address, NodeSocket] = field(init=False, factory=OrderedDict)

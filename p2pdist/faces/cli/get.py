@@ -1,0 +1,87 @@
+"""``p2pdist get``: fetch one content in the foreground. Tests: ``test_cli_get``, ``test_e2e``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from p2pdist.faces.cli.foreground import (
+    Foreground,
+    make_config,
+    node_options,
+    read_descriptor,
+)
+from p2pdist.faces.cli.output import Output, format_bytes, format_duration, reports_errors
+from p2pdist.faces.process import run_until_done
+from p2pdist.machine import Machine
+from p2pdist.session import SessionStatus
+
+
+@click.command()
+@click.argument("what", metavar="FILE.desc|p2pdist:LINK")
+@node_options
+@click.option("--seed", "stay", is_flag=True, help="Go on seeding when complete.")
+@click.option("--timeout", type=click.FloatRange(min=0.1), help="Give up after so many seconds.")
+@click.option("--replace", is_flag=True, help="Replace an existing file that differs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@reports_errors
+def get(
+    what: str,
+    *,
+    stay: bool,
+    timeout: float | None,
+    replace: bool,
+    as_json: bool,
+    **node: Any,
+) -> None:
+    """Fetch the content of a descriptor file or p2pdist: link, verified piece by piece.
+
+    An interrupted download goes on where it stopped. Without --state-dir the node's key is made
+    anew for this run and forgotten.
+    """
+    output = Output(as_json)
+    descriptor = read_descriptor(what)
+    config = make_config(**node)
+    started = output.now()
+
+    def report(status: SessionStatus) -> None:
+        seconds = output.now() - started
+        progress = status.progress
+        output.line(
+            f"{status.path}: {format_bytes(progress.length or 0)}, complete and verified "
+            f"after {format_duration(seconds)}"
+        )
+        output.result(
+            {
+                "path": status.path,
+                "hash_key": status.hash_key,
+                "length": progress.length,
+                "downloaded_bytes": progress.downloaded_bytes,
+                "uploaded_bytes": progress.uploaded_bytes,
+                "seconds": round(seconds, 3),
+            }
+        )
+
+    def seeding(status: SessionStatus, port: int) -> None:
+        report(status)
+        output.note(f"seeding on port {port}; interrupt to stop")
+
+    with output.progress(descriptor.name or "download") as meter:
+
+        def work(machine: Machine) -> Any:
+            return Foreground(
+                machine,
+                config,
+                meter,
+                lambda service: service.add(descriptor, replace=replace),
+                seeding if stay else None,
+                timeout,
+            ).run()
+
+        try:
+            status = run_until_done(work)
+        except KeyboardInterrupt:
+            output.note("stopped; the same command goes on where it was")
+            raise click.exceptions.Exit(0 if stay else 1) from None
+    report(status)

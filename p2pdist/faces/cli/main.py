@@ -1,0 +1,54 @@
+"""The ``p2pdist`` command: which subcommands there are. Tests: ``test_cli_main``.
+
+Each subcommand's module is imported when it is asked for: starting up fast is a feature.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from p2pdist import __version__
+
+COMMANDS = {
+    "make": ("p2pdist.faces.cli.make", "Hash a file or folder and write its descriptor."),
+    "get": ("p2pdist.faces.cli.get", "Fetch the content of a descriptor or p2pdist: link."),
+    "seed": ("p2pdist.faces.cli.seed", "Serve a complete file or folder until interrupted."),
+    "verify": ("p2pdist.faces.cli.verify", "Compare what is on disk with a descriptor."),
+    "demo": ("p2pdist.faces.cli.demo", "Distribute a file among processes of this machine."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported one at a time."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of a user's first day."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(COMMANDS[cmd_name][0])
+        command = getattr(module, cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="p2pdist")
+def main() -> None:
+    """Distribute one big file or folder to many machines, without tracker or server.
+
+    Services run with: twistd -n p2pdist --descriptor FILE.desc
+    """
