@@ -15,8 +15,8 @@ There is no "sparse" flag, unlike first planned (decision 19): a piece of zeros 
 (:meth:`Metadata.is_zero`), so a flag could only repeat that or lie about it.
 
 Threat: metadata comes from strangers. It is hashed before it is looked at, so only who wrote the
-descriptor can attack with it: path tricks, sizes that overflow or exhaust. Memory stays within a
-small multiple of the 32 MiB a metadata may have. Tests: ``test_content``.
+descriptor can attack with it: path tricks, sizes that overflow or exhaust. Bounds on files and path
+components keep the worst 32 MiB of metadata below 300 MiB of memory. Tests: ``test_content``.
 """
 
 from __future__ import annotations

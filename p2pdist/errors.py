@@ -135,6 +135,13 @@ class RequestRefused(RPCError):
         super().__init__(address, method, f"was refused with code {code}")
 
 
+class CalledOneself(RPCError):
+    """The address is one of this node's own."""
+
+    def __init__(self, address: tuple[str, int], method: str) -> None:
+        super().__init__(address, method, "came back: this is the node itself")
+
+
 class CallLimitReached(RPCError):
     """Too many calls are under way already, in all or to this address; ours to wait for."""
 

@@ -110,7 +110,7 @@ class NodeService(Service):
         if self._logged.get(report.entry) is report.state:
             return
         self._logged[report.entry] = report.state
-        good = {EntryState.ANSWERED, EntryState.ASKED, EntryState.RESOLVING}
+        good = {EntryState.ANSWERED, EntryState.ASKED, EntryState.RESOLVING, EntryState.SELF}
         emit = self.log.info if report.state in good else self.log.warn
         emit("node {entry}: {state}", entry=str(report.entry), state=report.state.value)
 

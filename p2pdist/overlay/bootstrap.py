@@ -8,6 +8,7 @@ States of an entry (:class:`EntryState`)::
 
     RESOLVING -> NO_NAME            the name service knows no such name (asked again)
         `-> ASKED -> SILENT         no answer (asked again)
+               |---> SELF           it is an address of this very node (never asked again)
                |---> WRONG_NETWORK  it answered that it serves another network
                `---> ANSWERED <-> NO_PEERS   it answers; it knows no peers and nobody to ask
                          `------> TCP_BLOCKED   it is a peer, and its TCP port cannot be reached
@@ -31,7 +32,7 @@ from twisted.python.failure import Failure
 
 from p2pdist import limits
 from p2pdist.addresses import Address, HostPort, canonical_ip, usable
-from p2pdist.errors import NodeStopped, RPCError
+from p2pdist.errors import CalledOneself, NodeStopped, RPCError
 from p2pdist.logs import new_logger
 from p2pdist.overlay.network import Network
 from p2pdist.overlay.wire import Reply
@@ -50,6 +51,7 @@ class EntryState(enum.Enum):
     WRONG_NETWORK = "runs, but serves another network"
     ANSWERED = "answers"
     NO_PEERS = "answers, but knows no peers yet"
+    SELF = "is this node itself"
     TCP_BLOCKED = "answers on UDP, but TCP is blocked (open TCP on the same port)"
 
 
@@ -197,6 +199,10 @@ class Bootstrap:
         def silent(failure: Failure) -> None:
             nonlocal left
             failure.trap(RPCError, NodeStopped)
+            if failure.check(CalledOneself):
+                left = 0
+                self._set(entry, EntryState.SELF)
+                return
             left -= 1
             if left or not self._running or failure.check(NodeStopped):
                 return

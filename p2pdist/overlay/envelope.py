@@ -200,6 +200,18 @@ class Envelope:
                 sender.windows.popitem(last=False)
         return payload
 
+    def open_own(self, datagram: bytes, header: Header) -> bytes:
+        """Return the payload of a datagram this process sealed, which came back to it.
+
+        Raises:
+            AuthenticationFailed: it did not.
+        """
+        nonce = b"\0\0\0\0" + header.counter.to_bytes(8, "big")
+        try:
+            return self._cipher.decrypt(nonce, datagram[HEADER_BYTES:], datagram[:HEADER_BYTES])
+        except InvalidTag:
+            raise AuthenticationFailed("seal") from None
+
     @property
     def senders(self) -> int:
         """How many senders' ciphers are kept."""

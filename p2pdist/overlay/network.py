@@ -149,10 +149,20 @@ class Network:
         if self._stopped:
             return
         try:
+            if header.boot_id == self.envelope.boot_id:
+                self._came_back(source, decode(self.envelope.open_own(datagram, header)))
+                return
             message = decode(self.envelope.open(datagram, header, source))
             self._receive(source, message)
         except RemoteProtocolError as error:
             self.dropped[error.rule] += 1
+
+    def _came_back(self, source: Address, message: Message) -> None:
+        """Take a datagram of our own: we called ourselves, and learn an address of ours."""
+        if isinstance(message, Request) and self.rpc.came_back(source, message.rid):
+            self._own_address(source)
+        else:
+            self.dropped["own-datagram"] += 1
 
     def _receive(self, source: Address, message: Message) -> None:
         now = self.clock.seconds()

@@ -33,7 +33,13 @@ from twisted.python.failure import Failure
 
 from p2pdist import limits
 from p2pdist.addresses import Address
-from p2pdist.errors import CallLimitReached, NodeStopped, RequestRefused, RequestTimedOut
+from p2pdist.errors import (
+    CalledOneself,
+    CallLimitReached,
+    NodeStopped,
+    RequestRefused,
+    RequestTimedOut,
+)
 from p2pdist.ids import NodeID
 from p2pdist.overlay.path import Path, Paths
 from p2pdist.overlay.wire import (
@@ -313,6 +319,18 @@ class RPC:
             self._finish(call, reply)
         else:
             self.mismatched += 1
+
+    def came_back(self, source: Address, rid: bytes) -> bool:
+        """Take a request of ours that arrived at ourselves; False if it is not an open call's.
+
+        The call to ``source`` fails with :class:`CalledOneself`. Nobody can make us believe that of
+        another address without knowing the correlation id of a call we have open to it.
+        """
+        call = self._calls.get(rid)
+        if call is None or call.answered or call.address != source:
+            return False
+        self._finish(call, CalledOneself(call.address, call.method))
+        return True
 
     def _challenged(self, call: _Call, path: Path, challenge: Challenge, now: float) -> None:
         call.challenges += 1

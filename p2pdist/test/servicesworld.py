@@ -60,12 +60,11 @@ class Station:
         """Where its node is."""
         return Address(self.host.addresses[0], limits.DEFAULT_PORT)
 
-    def run(
-        self, *descriptors: Descriptor, nodes: tuple[Station, ...] = (), **settings: Any
-    ) -> P2PDistService:
-        """Start a service, as ``twistd -n p2pdist`` would."""
+    @property
+    def machine(self) -> Machine:
+        """The seams of the present process."""
         host = self.host
-        machine = Machine(
+        return Machine(
             reactor=host.reactor,
             workers=host.workers,
             disk=self.disk,
@@ -73,11 +72,16 @@ class Station:
             entropy=host.entropy,
             rng=host.rng,
         )
+
+    def run(
+        self, *descriptors: Descriptor, nodes: tuple[Station, ...] = (), **settings: Any
+    ) -> P2PDistService:
+        """Start a service, as ``twistd -n p2pdist`` would."""
         settings = {"listen": ("0.0.0.0",), "lan": False, "state_dir": STATE, **settings}
         config = Config(
             directory=DATA, nodes=tuple(HostPort(*node.address) for node in nodes), **settings
         )
-        service = P2PDistService(config, machine)
+        service = P2PDistService(config, self.machine)
         for descriptor in descriptors:
             service.add(descriptor)
         service.privilegedStartService()
@@ -111,8 +115,9 @@ class Station:
 
     def store(self, made: Content) -> None:
         """Put the complete content on the disk."""
-        for path, data in made.files().items():
-            self.disk.put(f"{DATA}/{path}", data)
+        for entry, data in zip(made.metadata.files, made.files().values(), strict=True):
+            mode = 0o755 if entry.executable else 0o644
+            self.disk.put(f"{DATA}/{entry.joined}", data, mode=mode)
 
 
 def pointing(made: Content, *nodes: Station | str) -> Descriptor:

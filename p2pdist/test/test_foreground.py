@@ -1,0 +1,176 @@
+"""``get`` and ``seed`` without a terminal: a foreground node in the simulated network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attrs import define, evolve, field
+
+from p2pdist.config import Config
+from p2pdist.errors import (
+    ConfigurationError,
+    DescriptorError,
+    NoPeersFound,
+    StorageError,
+)
+from p2pdist.faces.cli.foreground import Foreground, TimedOut, make_config, read_descriptor
+from p2pdist.ids import HashKey
+from p2pdist.stages import Stage
+from p2pdist.test.servicesworld import Station, pointing
+from p2pdist.test.storehouse import DATA, PIECE, Content, content, one_file
+from p2pdist.test.support import TestCase
+from p2pdist.test.test_sim_swarm import lan, swarm
+
+
+@define
+class Lines:
+    """A meter that records what it is shown."""
+
+    shown: list[tuple[int, int, str]] = field(factory=list)
+
+    def update(self, done: int, total: int, note: str = "") -> None:
+        """Record it."""
+        self.shown.append((done, total, note))
+
+
+def foreground(
+    station: Station, made: Content, *nodes: Station, seed_only: bool = False, **options
+) -> Foreground:
+    """Build what ``get`` runs."""
+    config = Config(directory=DATA, listen=("0.0.0.0",), lan=False)
+    return Foreground(
+        station.machine,
+        config,
+        options.pop("meter", Lines()),
+        lambda service: service.add(pointing(made, *nodes), seed_only=seed_only),
+        **options,
+    )
+
+
+class ForegroundTests(TestCase):
+    """One content from the command to the end."""
+
+    def test_get_ends_when_verified(self):
+        """The Deferred fires with the last status after a clean stop; the copy is there."""
+        made = content({"model.bin": 30 * PIECE})
+        world = lan()
+        bootstrap, _, _ = swarm(world, made, 0)
+        leech = Station.at(world, "10.0.1.1")
+        meter = Lines()
+        status = world.wait_for(foreground(leech, made, bootstrap, meter=meter).run())
+        self.assertIs(Stage.SEEDING, status.stage)
+        self.assertEqual(f"{DATA}/model.bin", status.path)
+        self.assertTrue(leech.holds(made))
+        self.assertEqual([], leech.host.leaks())
+        self.assertEqual((30 * PIECE, 30 * PIECE), meter.shown[-1][:2])
+
+    def test_seed_option_stays(self):
+        """With ``--seed`` the node tells its status and port once, and goes on."""
+        made = one_file()
+        world = lan()
+        bootstrap, _, _ = swarm(world, made, 0)
+        leech = Station.at(world, "10.0.1.1")
+        told = []
+        running = foreground(
+            leech, made, bootstrap, stay=lambda status, port: told.append((status.stage, port))
+        ).run()
+        world.run(30)
+        self.assertEqual([(Stage.SEEDING, 7667)], told)
+        self.assert_waiting(running)
+
+    def test_progress_line_says_what_is_waited_for(self):
+        """While nobody has the content, the line names the nodes and what they say."""
+        made = one_file()
+        world = lan()
+        bootstrap = Station.at(world, "10.0.0.1")
+        bootstrap.run()
+        meter = Lines()
+        foreground(Station.at(world, "10.0.1.1"), made, bootstrap, meter=meter).run()
+        world.run(12)
+        self.assertIn("10.0.0.1:7667 answers, but knows no peers yet", meter.shown[-1][2])
+
+    def test_timeout_without_peers(self):
+        """When nobody was found in time, the error is NoPeersFound and says who did what."""
+        made = one_file()
+        world = lan()
+        leech = Station.at(world, "10.0.1.1")
+        nobody = Station.at(world, "10.0.0.1")
+        running = foreground(leech, made, nobody, timeout_s=20.0).run()
+        errors = []
+        running.addErrback(errors.append)
+        world.run(25)
+        self.assertEqual([NoPeersFound], [failure.type for failure in errors])
+        self.assertIn("10.0.0.1:7667 no answer", str(errors[0].value))
+        self.assertEqual([], leech.host.leaks())
+
+    def test_timeout_with_peers(self):
+        """When there are peers but not everything came in time, the exit code is another."""
+        made = content({"model.bin": 200 * PIECE})
+        world = lan()
+        world.link(delay=(0.001, 0.003), bandwidth=500_000)
+        bootstrap, _, _ = swarm(world, made, 0)
+        leech = Station.at(world, "10.0.1.1")
+        running = foreground(leech, made, bootstrap, timeout_s=5.0).run()
+        errors = []
+        running.addErrback(errors.append)
+        world.run(8)
+        self.assertEqual([TimedOut], [failure.type for failure in errors])
+        self.assertEqual(6, TimedOut.exit_code)
+
+    def test_seed_of_what_is_not_there(self):
+        """``seed`` fetches nothing: it fails and names the path."""
+        made = one_file()
+        world = lan()
+        bootstrap, _, _ = swarm(world, made, 0)
+        station = Station.at(world, "10.0.1.1")
+        running = foreground(station, made, bootstrap, seed_only=True).run()
+        error = None
+        try:
+            world.wait_for(running)
+        except StorageError as caught:
+            error = caught
+        self.assertIn(f"{DATA}/file.bin is not there or not complete", str(error))
+        self.assertFalse(station.holds(made))
+
+    def test_port_in_use(self):
+        """A port that is taken is refused with a sentence that says what to do."""
+        made = one_file()
+        world = lan()
+        station = Station.at(world, "10.0.1.1")
+        station.run()
+        caught = self.assertRaises(ConfigurationError, foreground(station, made).run)
+        self.assertIn("7667: the port is in use; choose another --port", str(caught))
+
+    def test_interrupt_stops_cleanly(self):
+        """A shutdown of the process syncs and closes everything first."""
+        made = content({"model.bin": 200 * PIECE})
+        world = lan()
+        world.link(delay=(0.001, 0.003), bandwidth=500_000)
+        bootstrap, _, _ = swarm(world, made, 0)
+        leech = Station.at(world, "10.0.1.1")
+        running = foreground(leech, made, bootstrap).run()
+        world.run(3)
+        leech.host.reactor.fireSystemEvent("shutdown")
+        world.run(3)
+        self.assertEqual(0, leech.disk.open_handles)
+        self.assert_waiting(running)
+
+
+class OptionTests(TestCase):
+    """What the command line means."""
+
+    def test_reads_files_and_links(self):
+        """A ``p2pdist:`` link is read as a link, anything else as a file."""
+        link = f"p2pdist:b3:{'ab' * 32}?n=10.0.0.5"
+        descriptor = read_descriptor(link)
+        self.assertEqual(HashKey(b"\xab" * 32), descriptor.hash_key)
+        path = self.mktemp()
+        Path(path).write_text(evolve(descriptor, name="x").to_toml())
+        self.assertEqual("x", read_descriptor(path).name)
+        self.assertRaises(DescriptorError, read_descriptor, path + ".none")
+
+    def test_listen_is_checked(self):
+        """``--listen`` takes IP addresses only."""
+        options = {"directory": ".", "port": 0, "nodes": (), "state_dir": None, "no_lan": True}
+        self.assertEqual(("::1",), make_config(listen=("::1", "::1"), **options).listen)
+        self.assertRaises(ConfigurationError, make_config, listen=("lo",), **options)
