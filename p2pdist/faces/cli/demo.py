@@ -61,6 +61,7 @@ class TwistdProcess(ProcessProtocol):
         listening: fires with the port number.
         complete: fires when it seeds.
         ended: fires when the process is gone.
+        exit_code: then; minus the number of the signal that ended it, if one did.
     """
 
     def __init__(self, name: str, folder: Path) -> None:
@@ -70,8 +71,10 @@ class TwistdProcess(ProcessProtocol):
         self.listening: Deferred[int] = Deferred()
         self.complete: Deferred[None] = Deferred()
         self.ended: Deferred[None] = Deferred()
+        self.exit_code: int | None = None
+        self._watched: list[tuple[int, Deferred[None]]] = []
         self._log_path = folder.with_name(f"{name}.log")
-        self._log = self._log_path.open("wb")
+        self._log = self._log_path.open("ab")
         self._rest = b""
 
     def start(self, reactor: object, *options: str) -> None:
@@ -103,17 +106,32 @@ class TwistdProcess(ProcessProtocol):
         if port is not None and not self.listening.called:
             self.listening.callback(int(port[1]))
         elif percent is not None:
-            self.percent = int(percent[1])
+            self._set_percent(int(percent[1]))
         elif _SEEDING.search(line) and not self.complete.called:
-            self.percent = 100
+            self._set_percent(100)
             self.complete.callback(None)
+
+    def reached(self, percent: int) -> Deferred[None]:
+        """Return a Deferred that fires when the log says so many percent are there."""
+        waited: Deferred[None] = Deferred()
+        self._watched.append((percent, waited))
+        return waited
+
+    def _set_percent(self, percent: int) -> None:
+        self.percent = percent
+        due = [waited for wanted, waited in self._watched if wanted <= percent]
+        self._watched = [entry for entry in self._watched if entry[0] > percent]
+        for waited in due:
+            waited.callback(None)
 
     def processEnded(self, reason: Failure) -> None:
         """Whoever waits for it learns that it ended too soon."""
-        del reason
+        ended_by = getattr(reason.value, "signal", None)
+        self.exit_code = getattr(reason.value, "exitCode", None) if ended_by is None else -ended_by
         self._log.close()
         gone = DemoFailed(f"{self.name} ended too soon; see {self._log_path}")
-        for waited in (self.listening, self.complete):
+        watched = [waited for _, waited in self._watched]
+        for waited in (self.listening, self.complete, *watched):
             if not waited.called:
                 waited.errback(gone)
                 waited.addErrback(lambda _failure: None)  # the first to wait has been told

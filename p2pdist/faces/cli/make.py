@@ -90,23 +90,10 @@ def make(
     target = Path(output if output is not None else f"{source.name}.desc")
     if output != _STDOUT:
         _check_target(target, Path(path), source, force=force)
-    if piece_length is None:
-        piece_length = default_piece_length(source.length)
-    try:
-        check_piece_length(piece_length, source.length)
-    except ValueError as error:
-        raise click.UsageError(f"--piece-length: {error}") from None
+    piece_length = _checked_piece_length(piece_length, source)
 
     words = Output(as_json)
-    metadata, digest = _hash(source, piece_length, words, with_sha256=sha256)
-    descriptor = Descriptor(
-        hash_key=metadata.hash_key(),
-        nodes=nodes,
-        name=metadata.name,
-        length=metadata.length,
-        piece_length=metadata.piece_length,
-        sha256=digest,
-    )
+    metadata, descriptor = _describe(source, piece_length, nodes, words, with_sha256=sha256)
     text = descriptor.to_toml()
     assert DescriptorParser().parse(text) == descriptor, "what we write can be read"
     if output == _STDOUT:
@@ -115,6 +102,21 @@ def make(
     _write(target, text, force=force)
     words.result(_summary(target, descriptor, metadata))
     _tell(words, target, Path(path), descriptor, metadata)
+
+
+def _checked_piece_length(asked: int | None, source: Source) -> int:
+    """Return the piece length asked for, or the one that suits the source.
+
+    Raises:
+        click.UsageError: what was asked for does not fit.
+    """
+    if asked is None:
+        return default_piece_length(source.length)
+    try:
+        check_piece_length(asked, source.length)
+    except ValueError as error:
+        raise click.UsageError(f"--piece-length: {error}") from None
+    return asked
 
 
 def _check_target(target: Path, path: Path, source: Source, *, force: bool) -> None:
@@ -141,17 +143,32 @@ def _check_target(target: Path, path: Path, source: Source, *, force: bool) -> N
         raise _cannot_write(target, error) from error
 
 
-def _hash(
-    source: Source, piece_length: int, words: Output, *, with_sha256: bool
-) -> tuple[Metadata, str | None]:
+def _describe(
+    source: Source,
+    piece_length: int,
+    nodes: tuple[HostPort, ...],
+    words: Output,
+    *,
+    with_sha256: bool,
+) -> tuple[Metadata, Descriptor]:
+    """Hash the source on all cores."""
     with words.progress(f"hashing {source.name}") as meter:
         metadata = build_metadata(
             source, piece_length, progress=meter.update, threads=os.cpu_count() or 1
         )
-    if not with_sha256:
-        return metadata, None
-    with words.progress(f"SHA-256 of {source.name}") as meter:
-        return metadata, sha256_of(source, meter.update)
+    digest = None
+    if with_sha256:
+        with words.progress(f"SHA-256 of {source.name}") as meter:
+            digest = sha256_of(source, meter.update)
+    descriptor = Descriptor(
+        hash_key=metadata.hash_key(),
+        nodes=nodes,
+        name=metadata.name,
+        length=metadata.length,
+        piece_length=metadata.piece_length,
+        sha256=digest,
+    )
+    return metadata, descriptor
 
 
 def _write(target: Path, text: str, *, force: bool) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -151,7 +152,7 @@ class Output:
     @contextmanager
     def progress(self, label: str) -> Iterator[Meter]:
         """Show a bar on a terminal, else a plain line every few seconds, while the block runs."""
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}:
             with _bar(label) as meter:
                 yield meter
         else:

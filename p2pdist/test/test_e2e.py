@@ -1,0 +1,199 @@
+"""The real thing: ``twistd`` and ``p2pdist`` processes on loopback. Few, because they are slow.
+
+Nothing here sleeps: every wait is for a line of a process's log or for its end, and ends with the
+test's own deadline.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import os
+import random
+import signal
+import sys
+from pathlib import Path
+
+from twisted.internet import reactor  # noqa: TID251 -- real processes need the real one
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.utils import getProcessOutputAndValue
+from twisted.trial.unittest import TestCase
+
+import p2pdist
+from p2pdist import limits
+from p2pdist.faces.cli.demo import Demo, TwistdProcess
+from p2pdist.machine import real_machine
+
+ROOT = str(Path(p2pdist.__file__).parents[1])
+DEADLINE_S = 60
+
+
+def command(*arguments: str) -> Deferred[tuple[bytes, bytes, int]]:
+    """Run ``p2pdist``; fires with what it printed, its errors, and its exit code."""
+    code = "from p2pdist.faces.cli.main import main; main()"
+    environment = {**os.environ, "PYTHONPATH": ROOT, "PYTHONUNBUFFERED": "1"}
+    return getProcessOutputAndValue(sys.executable, ["-c", code, *arguments], environment)
+
+
+class ProcessTests(TestCase):
+    """Nodes as users run them."""
+
+    timeout = DEADLINE_S
+
+    def setUp(self):
+        """Make a folder, and stop whatever a test starts."""
+        self.folder = Path(self.mktemp()).absolute()
+        self.folder.mkdir()
+        self.processes: list[TwistdProcess] = []
+
+    async def tearDown(self):
+        """End every process."""
+        await gatherResults([process.stop() for process in self.processes])
+
+    def twistd(self, name: str, *options: str) -> TwistdProcess:
+        """Start ``twistd -n p2pdist``."""
+        process = TwistdProcess(name, self.folder / name)
+        self.processes.append(process)
+        process.start(reactor, *options)
+        return process
+
+    async def described(self, path: Path, *nodes: str) -> Path:
+        """Make a descriptor with ``p2pdist make``."""
+        output = self.folder / "it.desc"
+        options = [option for node in nodes for option in ("--node", node)]
+        out, errors, code = await command(
+            "make", str(path), "--output", str(output), "--json", *options
+        )
+        self.assertEqual((0, b""), (code, errors))
+        self.assertEqual(str(output), json.loads(out)["descriptor"])
+        return output
+
+    def folder_of_files(self) -> Path:
+        """Make a folder of 60 files: nested, one empty, one executable, one not ASCII."""
+        chance = random.Random(7)
+        top = self.folder / "seed" / "dataset"
+        for number in range(57):
+            path = top / f"part-{number % 5}" / f"deep-{number % 3}" / f"{number}.bin"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(chance.randbytes(chance.randrange(30_000)))
+        (top / "empty").write_bytes(b"")
+        (top / "größe-数.txt").write_text("non-ASCII name")
+        (top / "run.sh").write_text("#!/bin/sh\n")
+        (top / "run.sh").chmod(0o755)
+        return top
+
+    async def test_folder_through_a_bootstrap_that_is_no_member(self):
+        """Five twistd downloaders get a folder; every copy equals the original."""
+        bootstrap = self.twistd("bootstrap")
+        port = await bootstrap.listening
+        top = self.folder_of_files()
+        descriptor = await self.described(top, f"127.0.0.1:{port}")
+        seed = self.twistd("seed", "--descriptor", str(descriptor))
+        leeches = [
+            self.twistd(f"leech-{number}", "--descriptor", str(descriptor)) for number in range(5)
+        ]
+        await gatherResults([process.complete for process in (seed, *leeches)])
+        for leech in leeches:
+            self.assert_same_tree(top, leech.folder / "dataset")
+        self.assertEqual([], [path for path in leeches[0].folder.iterdir() if "p2p" in path.name])
+
+    def assert_same_tree(self, original: Path, copy: Path) -> None:
+        """Compare names, bytes and executable bits."""
+        names = sorted(path.relative_to(original) for path in original.rglob("*"))
+        self.assertEqual(names, sorted(path.relative_to(copy) for path in copy.rglob("*")))
+        for name in names:
+            if (original / name).is_file():
+                self.assertTrue(filecmp.cmp(original / name, copy / name, shallow=False), name)
+                modes = [(top / name).stat().st_mode & 0o111 for top in (original, copy)]
+                self.assertEqual(modes[0], modes[1], name)
+
+    async def test_resumes_after_kill_9(self):
+        """A downloader killed with SIGKILL in the middle ends with an equal copy when restarted."""
+        seed_folder = self.folder / "seed"
+        seed_folder.mkdir()
+        original = seed_folder / "model.bin"
+        original.write_bytes(random.Random(3).randbytes(48 * limits.MIB))
+        bootstrap = self.twistd("bootstrap")
+        port = await bootstrap.listening
+        descriptor = await self.described(original, f"127.0.0.1:{port}")
+        seed = self.twistd("seed", "--descriptor", str(descriptor))
+        await seed.complete
+        first = self.twistd("leech", "--descriptor", str(descriptor))
+        await first.reached(20)
+        first.transport.signalProcess("KILL")
+        await first.ended
+        self.assertFalse((first.folder / "model.bin").exists())
+        second = self.twistd("leech", "--descriptor", str(descriptor))
+        await second.complete
+        self.assertTrue(filecmp.cmp(original, second.folder / "model.bin", shallow=False))
+
+    async def test_get_seed_verify(self):
+        """``get`` by link ends with 0 and an equal file; ``verify`` agrees, and notices damage."""
+        bootstrap = self.twistd("bootstrap")
+        port = await bootstrap.listening
+        original = self.folder / "seed" / "small.bin"
+        original.parent.mkdir()
+        original.write_bytes(random.Random(5).randbytes(300_000))
+        descriptor = await self.described(original, f"127.0.0.1:{port}")
+        seed = self.twistd("seed", "--descriptor", str(descriptor))
+        await seed.complete
+        key = descriptor.read_text().split('hash_key = "')[1].split('"')[0]
+        here = self.folder / "here"
+        here.mkdir()
+        out, errors, code = await command(
+            *("get", f"p2pdist:{key}?n=127.0.0.1:{port}", "--directory", str(here)),
+            *("--listen", "127.0.0.1", "--timeout", "50", "--json"),
+        )
+        self.assertEqual(0, code, errors)
+        self.assertEqual(300_000, json.loads(out)["length"])
+        copy = here / "small.bin"
+        self.assertTrue(filecmp.cmp(original, copy, shallow=False))
+        _, _, code = await command("verify", str(descriptor), "--directory", str(here))
+        self.assertEqual(0, code)
+        copy.write_bytes(b"?" + copy.read_bytes()[1:])
+        out, _, code = await command("verify", str(descriptor), "--directory", str(here))
+        self.assertEqual(1, code)
+
+    async def test_refusals_are_one_line(self):
+        """Port in use, busy state directory and a bad descriptor: one line, the documented code."""
+        running = self.twistd("running")
+        port = await running.listening
+        state = str(self.folder / "running.state")
+        bad = self.folder / "bad.desc"
+        bad.write_text("hash_key = 1\n")
+        cases = (
+            (("--port", str(port), "--state-dir", str(self.folder / "s2")), 4, b"port is in use"),
+            (("--port", "0", "--state-dir", state), 5, b"in use by another"),
+            (("--port", "0", "--descriptor", str(bad)), 2, b"bad.desc:1: hash_key"),
+        )
+        run = "from twisted.scripts.twistd import run; run()"
+        environment = {**os.environ, "PYTHONPATH": ROOT}
+        for options, code, text in cases:
+            _, errors, status = await getProcessOutputAndValue(
+                sys.executable,
+                ["-c", run, "-n", "--pidfile=", "p2pdist", "--listen", "127.0.0.1", *options],
+                environment,
+            )
+            self.assertEqual(code, status, errors)
+            lines = [line for line in errors.splitlines() if line]
+            self.assertEqual(1, len(lines), errors)
+            self.assertIn(text, lines[0])
+
+    async def test_sigterm_ends_cleanly(self):
+        """SIGTERM stops the node in order; then twistd, as always, dies of the signal itself."""
+        running = self.twistd("running")
+        await running.listening
+        await running.stop()
+        self.assertEqual(-signal.SIGTERM, running.exit_code)
+        log = (self.folder / "running.log").read_text()
+        self.assertIn("Server Shut Down", log)
+        self.assertNotIn("Traceback", log)
+
+    async def test_demo(self):
+        """The demo distributes a file among real processes and compares every copy."""
+        said: list[str] = []
+        shown: list[list[tuple[str, int]]] = []
+        demo = Demo(real_machine(reactor), self.folder, 3_000_000, 2, said.append, shown.append)
+        await demo.run()
+        self.assertEqual(2, sum("equals the original" in line for line in said))
+        self.assertEqual([("downloader-1", 100), ("downloader-2", 100)], shown[-1])
