@@ -16,7 +16,7 @@ There is no "sparse" flag, unlike first planned (decision 19): a piece of zeros 
 
 Threat: metadata comes from strangers. It is hashed before it is looked at, so only who wrote the
 descriptor can attack with it: path tricks, sizes that overflow or exhaust. Bounds on files and path
-components keep the worst 32 MiB of metadata below 300 MiB of memory. Tests: ``test_content``.
+components keep the worst 32 MiB of metadata below 350 MiB of memory. Tests: ``test_content``.
 """
 
 from __future__ import annotations

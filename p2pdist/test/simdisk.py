@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 from collections.abc import Callable
 
 from attrs import define, field
@@ -23,6 +24,11 @@ PAGE_BYTES = 4096
 
 class PowerLost(BaseException):
     """The simulated machine is off: no code of ours may catch this."""
+
+
+def any_share(rng: random.Random) -> Callable[[], float]:
+    """Return a ``survive`` for :meth:`SimDisk.crash` that loses, keeps and tears at random."""
+    return lambda: rng.choice((0.0, 1.0, rng.random()))
 
 
 def _error(code: int) -> OSError:
@@ -82,6 +88,7 @@ class SimDisk:
         capacity: bytes there is room for.
         calls: name and subject of every operation that may fail, in order.
         failures: number of an operation in ``calls`` -> errno it fails with, without effect.
+        failing: name of an operation -> errnos its next calls fail with, likewise.
         crash_before: number of the operation at which the power goes off.
         unsupported: names of operations that fail with EOPNOTSUPP (``link``) or do nothing.
     """
@@ -90,6 +97,7 @@ class SimDisk:
     umask: int = 0o022
     calls: list[str] = field(init=False, factory=list)
     failures: dict[int, int] = field(init=False, factory=dict)
+    failing: dict[str, list[int]] = field(init=False, factory=dict)
     crash_before: int | None = field(init=False, default=None)
     unsupported: set[str] = field(init=False, factory=set)
     _nodes: int = field(init=False, default=0)
@@ -128,6 +136,7 @@ class SimDisk:
         self._handles.clear()
         self.crash_before = None
         self.failures.clear()
+        self.failing.clear()
         self.calls.clear()
         for node in self._all_nodes(self._root):
             node.locked_by = None
@@ -259,8 +268,15 @@ class SimDisk:
             raise PowerLost
         self.calls.append(f"{name} {subject}")
         code = self.failures.pop(number, None)
+        codes = self.failing.get(name)
+        if code is None and codes:
+            code = codes.pop(0)
         if code is not None:
             raise _error(code)
+
+    def count(self, name: str) -> int:
+        """Return how often an operation was called since the last crash."""
+        return sum(call.split()[0] == name for call in self.calls)
 
     def _lookup(self, parent: int, name: str) -> _Node:
         assert "/" not in name and name not in {"", ".", ".."}, name

@@ -19,7 +19,11 @@ from p2pdist.addresses import Address, HostPort
 from p2pdist.content import HASH_BYTES, FileEntry, Metadata, check_component, piece_count
 from p2pdist.descriptor import Descriptor
 from p2pdist.errors import UnsafeName
-from p2pdist.ids import HASH_KEY_BYTES, ID_BYTES, HashKey, NodeID, Topic
+from p2pdist.ids import HASH_KEY_BYTES, ID_BYTES, HashKey, NodeID, PieceIndex, Topic
+from p2pdist.keys import PROOF_BYTES
+from p2pdist.overlay import wire
+from p2pdist.overlay.fields import NodeEntry
+from p2pdist.swarm import messages
 
 # --- words ---
 
@@ -70,6 +74,123 @@ def host_ports() -> SearchStrategy[HostPort]:
     """What a user writes to name a node: addresses and host names."""
     names = st.from_regex(r"[a-z][a-z0-9-]{0,10}[a-z0-9](\.[a-z]{2,6}){0,2}", fullmatch=True)
     return addresses().map(lambda address: HostPort(*address)) | st.builds(HostPort, names, ports())
+
+
+# --- overlay ---
+
+
+def node_entries(ips: SearchStrategy[Address]) -> SearchStrategy[NodeEntry]:
+    """Nodes as told to others."""
+    return st.builds(NodeEntry, node_ids(), ips)
+
+
+def overlay_messages() -> SearchStrategy[wire.Message]:
+    """Every message of the overlay that a node may send."""
+    return overlay_requests() | overlay_replies() | st.one_of(_offers(), _hails())
+
+
+def overlay_requests() -> SearchStrategy[wire.Message]:
+    """Every request, as RPC sends it."""
+    head: dict[str, SearchStrategy[Any]] = {
+        "rid": _bytes(wire.RID_BYTES),
+        "attempt": st.integers(0, 127),
+        "token": _bytes(limits.TOKEN_BYTES),
+        "node_id": node_ids(),
+    }
+    flags = st.integers(0, 127)
+    told = {"status": st.sampled_from(wire.Status), "sequence": st.integers(0, 2**32 - 1)}
+    maybe = st.none() | addresses()
+    walk = {
+        "qid": _bytes(wire.QID_BYTES),
+        "topic": topics(),
+        "src": maybe,
+        "via": maybe,
+        "hops": st.integers(0, limits.HOPS),
+        "flags": flags,
+    }
+    cookies = _bytes(0) | _bytes(limits.COOKIE_BYTES)
+    narrow, wide = limits.GET_PEERS_UNITS, limits.GET_PEERS_WIDE_UNITS
+    return st.one_of(
+        st.builds(wire.Ping, **head, flags=flags),
+        st.builds(wire.Find, **head, target=_bytes(ID_BYTES)),
+        st.builds(wire.GetPeers, **head, **walk, units=st.integers(0, narrow)),
+        st.builds(wire.GetPeers, **head, **walk, units=st.integers(0, wide), wide=st.just(True)),
+        st.builds(wire.Accept, **head, **told, qid=walk["qid"], cookie=cookies, topic=topics()),
+        st.builds(wire.Announce, **head, **told, topic=topics()),
+        st.builds(wire.StatusUpdate, **head, **told, topic=topics()),
+        st.builds(wire.Join, **head, topic=topics(), proof=_bytes(PROOF_BYTES)),
+    )
+
+
+def overlay_replies() -> SearchStrategy[wire.Message]:
+    """Every reply."""
+    head = {"rid": _bytes(wire.RID_BYTES), "attempt": st.integers(0, 127)}
+    token = {"token": _bytes(limits.TOKEN_BYTES)}
+    nodes = {
+        "nodes4": _tuples(node_entries(ip4_addresses()), limits.REPLY_NODES),
+        "nodes6": _tuples(node_entries(ip6_addresses()), limits.REPLY_NODES),
+    }
+    peers4 = {"peers4": _tuples(ip4_addresses(), limits.REPLY_PEERS_V4)}
+    peers6 = {"peers6": _tuples(ip6_addresses(), limits.REPLY_PEERS_V6)}
+    far = {"nodes4": nodes["nodes4"]}
+    near = {"nodes6": _tuples(node_entries(ip6_addresses()), 4)}
+    status = st.sampled_from(wire.Status)
+    units = st.integers(0, limits.GET_PEERS_WIDE_UNITS)
+    others = st.integers(0, 2**16 - 1)
+    return st.one_of(
+        *(st.builds(wire.Challenge, **head, **token), st.builds(wire.Noted, **head)),
+        st.builds(wire.Error, **head, error=st.integers(0, 255)),
+        st.builds(wire.Found, **head, **nodes),
+        st.builds(
+            wire.Pong,
+            **head,
+            **token,
+            node_id=node_ids(),
+            observed=addresses(),
+            flags=st.integers(0, 127),
+        ),
+        st.builds(
+            wire.Forwarded, **head, **token, verdict=st.sampled_from(wire.Verdict), units=units
+        ),
+        st.builds(wire.Accepted, **head, **token, **peers4, **far),
+        st.builds(wire.Accepted, **head, **token, **peers6, **near),
+        st.builds(wire.Announced, **head, ttl_s=st.integers(0, limits.PEER_TTL_S), others=others),
+        st.builds(
+            wire.Joined, **head, node_id=node_ids(), status=status, proof=_bytes(PROOF_BYTES)
+        ),
+    )
+
+
+def _offers() -> SearchStrategy[wire.Offer]:
+    common = {
+        "qid": _bytes(wire.QID_BYTES),
+        "node_id": node_ids(),
+        "swarm": st.integers(0, 2**16 - 1),
+        "flags": st.integers(0, 127),
+    }
+    peers4 = _tuples(ip4_addresses(), limits.OFFER_PEERS_V4)
+    peers6 = _tuples(ip6_addresses(), limits.OFFER_PEERS_V6)
+    cookies = _bytes(0) | _bytes(limits.COOKIE_BYTES)
+    finders = st.none() | addresses()
+    return st.one_of(
+        st.builds(wire.Offer, **common, cookie=cookies, peers4=peers4),
+        st.builds(wire.Offer, **common, cookie=cookies, peers6=peers6),
+        st.builds(wire.Offer, **common, cookie=_bytes(0), finder=finders, peers4=peers4),
+        st.builds(wire.Offer, **common, cookie=_bytes(0), finder=finders, peers6=peers6),
+    )
+
+
+def _hails() -> SearchStrategy[wire.Hail]:
+    topics_told = _tuples(_bytes(8), limits.LAN_TOPICS)
+    return st.builds(wire.Hail, port=st.integers(0, 65535), topics=topics_told)
+
+
+def _bytes(size: int) -> SearchStrategy[bytes]:
+    return st.binary(min_size=size, max_size=size)
+
+
+def _tuples(values: SearchStrategy[Any], top: int) -> SearchStrategy[tuple[Any, ...]]:
+    return st.lists(values, max_size=top).map(tuple)
 
 
 # --- content ---
@@ -124,6 +245,64 @@ def descriptors(draw: st.DrawFn) -> Descriptor:
         length=draw(st.none() | st.integers(0, min(length_max, limits.LENGTH_MAX))),
         piece_length=piece_length,
         sha256=draw(st.none() | st.binary(min_size=32, max_size=32).map(bytes.hex)),
+    )
+
+
+# --- swarm ---
+
+
+def piece_indices(count: int = limits.PIECES_MAX) -> SearchStrategy[PieceIndex]:
+    """Indices of a content of ``count`` pieces; the largest content there is by default."""
+    return st.integers(0, count - 1).map(PieceIndex)
+
+
+def control_messages() -> SearchStrategy[messages.Message]:
+    """Every message of an open connection but the two that carry data."""
+    index = piece_indices()
+    return st.one_of(
+        st.builds(messages.Bye, st.integers(0, 255)),
+        st.just(messages.KeepAlive()),
+        st.builds(messages.Bitfield, st.binary(max_size=40)),
+        st.builds(messages.Have, st.lists(index, min_size=1, max_size=20).map(tuple)),
+        st.just(messages.MetadataRequest()),
+        st.builds(messages.Interest, st.booleans()),
+        st.builds(messages.Grant, index),
+        st.builds(messages.Request, index),
+        st.builds(messages.Decline, st.sampled_from(messages.DeclineReason)),
+        st.just(messages.Ready()),
+        st.builds(messages.Received, index),
+        st.builds(messages.Cancel, index),
+        st.builds(messages.Reject, index, st.sampled_from(messages.RejectReason)),
+    )
+
+
+def data_messages() -> SearchStrategy[messages.Message]:
+    """Blocks of pieces and parts of metadata, a few bytes each."""
+    data = st.binary(min_size=1, max_size=40)
+    offset = st.integers(0, limits.PIECE_LENGTH_MAX - 40)
+    return st.one_of(
+        st.builds(messages.Block, piece_indices(), offset, data),
+        st.builds(
+            lambda before, data, after: messages.MetadataPart(
+                before + len(data) + after, before, data
+            ),
+            st.integers(0, 1000),
+            data,
+            st.integers(0, 1000),
+        ),
+    )
+
+
+def handshake_messages() -> SearchStrategy[messages.Message]:
+    """The three messages of the handshake, of the right sizes and no meaning."""
+
+    def octets(size: int) -> SearchStrategy[bytes]:
+        return st.binary(min_size=size, max_size=size)
+
+    return st.one_of(
+        st.builds(messages.Hello, topics(), octets(32), octets(32)),
+        st.builds(messages.HelloReply, octets(32), octets(32), octets(64)),
+        st.builds(messages.Proof, octets(64)),
     )
 
 

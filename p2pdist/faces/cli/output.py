@@ -238,6 +238,7 @@ def board() -> Iterator[Callable[[list[tuple[str, int]]], None]]:
         yield lines
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
@@ -247,7 +248,7 @@ def board() -> Iterator[Callable[[list[tuple[str, int]]], None]]:
         def show(rows: list[tuple[str, int]]) -> None:
             for name, percent in rows:
                 if name not in tasks:
-                    tasks[name] = bars.add_task(printable(name), total=100)
+                    tasks[name] = bars.add_task(escape(printable(name)), total=100)
                 bars.update(tasks[name], completed=percent)
 
         yield show

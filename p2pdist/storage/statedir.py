@@ -1,0 +1,238 @@
+"""The state directory: what a node keeps between runs, and the lock that makes it one node.
+
+::
+
+    lock                held while the node runs
+    node.key            the node's Ed25519 seed and a hash of the machine it was made on
+    neighbours          nodes and peers to ask first next time
+    complete/HASH_KEY   records of complete contents (``records``)
+    added/HASH_KEY      descriptors added while running
+    control             socket of the p2pdist command
+
+Job: those files, whole and private. Does NOT know what is in ``neighbours`` and ``added``. Blocks;
+all of it is small. Threat: other local users (folder 0700, files 0600, a readable key is refused,
+as ssh does), crashes (files are replaced whole), golden images: a copied key would make two
+machines one node, so the key carries a hash of the machine-id and is renewed when that differs
+(decision 6). Tests: ``test_statedir``.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from attrs import define, field
+from twisted.logger import Logger
+
+from p2pdist import limits
+from p2pdist.errors import AlreadyRunning, ConfigurationError, LocalProtocolError
+from p2pdist.ids import HashKey
+from p2pdist.keys import NodeKey
+from p2pdist.storage.disk import Access, IDisk, read_file, storage_error, write_file
+
+KEY_MAGIC = b"p2pdist node key 1\n"
+_SEED_BYTES = 32
+_HASH_KEY_NAME = re.compile(r"[0-9a-f]{64}\Z")
+_MACHINE_ID_PATHS = ("/etc/machine-id", "/var/lib/dbus/machine-id")
+
+
+def read_machine_id() -> bytes:
+    """Return what tells this machine from its clones; empty where the system has no such file."""
+    for path in _MACHINE_ID_PATHS:
+        with suppress(OSError):
+            return Path(path).read_bytes()[:64].strip()
+    return b""
+
+
+@define(eq=False)
+class StateDirectory:
+    """An open and locked state directory; :meth:`close` it at the end.
+
+    Attributes:
+        path: its path.
+    """
+
+    log = Logger()
+
+    path: str
+    _disk: IDisk = field(repr=False)
+    _root: int
+    _lock: int
+
+    @classmethod
+    def open(cls, disk: IDisk, path: str) -> StateDirectory:
+        """Make the directory (0700) if need be, and lock it.
+
+        Raises:
+            AlreadyRunning: another node uses it.
+            StorageError: it cannot be made or used.
+            ConfigurationError: others may write to it.
+        """
+        path = os.path.abspath(path)  # noqa: PTH100 -- keeps links
+        with ExitStack() as undo:
+            try:
+                disk.make_root(path, limits.STATE_DIR_MODE)
+                root = disk.open_root(path)
+                undo.callback(disk.close, root)
+                mode = disk.facts(root).mode
+                lock = cls._open_lock(disk, root)
+                undo.callback(disk.close, lock)
+                locked = disk.lock(lock)
+            except OSError as error:
+                raise storage_error(error, path) from error
+            if mode & 0o022:
+                raise ConfigurationError(f"{path} may be written to by others; chmod 700 it")
+            if not locked:
+                raise AlreadyRunning(f"{path} is in use by another p2pdist")
+            undo.pop_all()
+        return cls(path=path, disk=disk, root=root, lock=lock)
+
+    @staticmethod
+    def _open_lock(disk: IDisk, root: int) -> int:
+        try:
+            return disk.open_file(root, "lock", Access.CREATE)
+        except FileExistsError:
+            return disk.open_file(root, "lock", Access.UPDATE)
+
+    @property
+    def control_path(self) -> str:
+        """Return where the control socket belongs."""
+        return self._path_of("control")
+
+    def _path_of(self, name: str) -> str:
+        return os.path.join(self.path, name)  # noqa: PTH118 -- text
+
+    def close(self) -> None:
+        """Release the lock."""
+        self._disk.close(self._lock)
+        self._disk.close(self._root)
+
+    # --- the key ---
+
+    def node_key(self, entropy: Callable[[int], bytes], machine_id: bytes) -> NodeKey:
+        """Load the node's key; make it when there is none, or it is damaged or another machine's.
+
+        Args:
+            entropy: gives that many random bytes.
+            machine_id: as :func:`read_machine_id` returns; only a hash of it is stored.
+
+        Raises:
+            ConfigurationError: others may read the key.
+            StorageError: it cannot be read or written.
+        """
+        machine = hashlib.sha256(b"p2pdist/1 machine" + machine_id).digest()
+        try:
+            facts = self._disk.facts_at(self._root, "node.key")
+            if facts is not None and facts.mode & 0o077:
+                raise ConfigurationError(
+                    f"{self._path_of('node.key')} may be read by others; chmod 600 it, "
+                    "or remove it to have a new one"
+                )
+            size = len(KEY_MAGIC) + _SEED_BYTES + len(machine)
+            data = self._read("node.key", size)
+            if data is not None:
+                if len(data) == size and data.startswith(KEY_MAGIC) and data.endswith(machine):
+                    return NodeKey.from_seed(data[len(KEY_MAGIC) :][:_SEED_BYTES])
+                self.log.info("node.key is damaged or was made on another machine; renewing it")
+            seed = entropy(_SEED_BYTES)
+            write_file(self._disk, self._root, "node.key", KEY_MAGIC + seed + machine)
+        except OSError as error:
+            raise storage_error(error, self._path_of("node.key")) from error
+        return NodeKey.from_seed(seed)
+
+    def _read(self, name: str, size_max: int) -> bytes | None:
+        """Return a file's bytes; too many of them are as good as damaged ones."""
+        try:
+            return read_file(self._disk, self._root, name, size_max)
+        except OSError as error:
+            if error.errno == errno.EFBIG:
+                return b""
+            raise
+
+    # --- small files ---
+
+    def load_neighbours(self) -> bytes:
+        """Return what was saved last; empty when there is nothing usable. Check what is in it."""
+        try:
+            return self._read("neighbours", limits.SAVED_FILE_BYTES) or b""
+        except OSError:
+            return b""
+
+    def save_neighbours(self, data: bytes) -> None:
+        """Replace the saved neighbours, whole or not at all.
+
+        Raises:
+            LocalProtocolError: more than ``limits.SAVED_FILE_BYTES``.
+            StorageError: not saved.
+        """
+        if len(data) > limits.SAVED_FILE_BYTES:
+            raise LocalProtocolError(f"{len(data)} bytes of neighbours")
+        try:
+            write_file(self._disk, self._root, "neighbours", data)
+        except OSError as error:
+            raise storage_error(error, self._path_of("neighbours")) from error
+
+    # --- added descriptors ---
+
+    def added(self) -> dict[HashKey, bytes]:
+        """Return the descriptors added while running, up to ``limits.DESCRIPTORS`` of them.
+
+        Raises:
+            StorageError: the folder cannot be read.
+        """
+        found: dict[HashKey, bytes] = {}
+        try:
+            with self._added() as folder:
+                for name in self._disk.names(folder):
+                    if len(found) < limits.DESCRIPTORS and _HASH_KEY_NAME.match(name):
+                        data = read_file(self._disk, folder, name, limits.DESCRIPTOR_BYTES)
+                        if data is not None:
+                            found[HashKey(bytes.fromhex(name))] = data
+        except OSError as error:
+            raise storage_error(error, self._path_of("added")) from error
+        return found
+
+    def add(self, hash_key: HashKey, descriptor: bytes) -> None:
+        """Keep a descriptor for the next start.
+
+        Raises:
+            LocalProtocolError: more than ``limits.DESCRIPTOR_BYTES``.
+            StorageError: not kept.
+        """
+        if len(descriptor) > limits.DESCRIPTOR_BYTES:
+            raise LocalProtocolError(f"{len(descriptor)} bytes of descriptor")
+        try:
+            with self._added() as folder:
+                write_file(self._disk, folder, hash_key.hex(), descriptor)
+        except OSError as error:
+            raise storage_error(error, self._path_of("added")) from error
+
+    def remove(self, hash_key: HashKey) -> None:
+        """Forget an added descriptor; one that is not there is fine.
+
+        Raises:
+            StorageError: it is still there.
+        """
+        try:
+            with self._added() as folder:
+                if self._disk.facts_at(folder, hash_key.hex()) is not None:
+                    self._disk.unlink(folder, hash_key.hex())
+                    self._disk.sync(folder)
+        except OSError as error:
+            raise storage_error(error, self._path_of("added")) from error
+
+    @contextmanager
+    def _added(self) -> Iterator[int]:
+        if self._disk.facts_at(self._root, "added") is None:
+            self._disk.make_directory(self._root, "added")
+            self._disk.sync(self._root)
+        folder = self._disk.open_directory(self._root, "added")
+        try:
+            yield folder
+        finally:
+            self._disk.close(folder)

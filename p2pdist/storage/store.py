@@ -1,0 +1,480 @@
+"""One content on this disk: which pieces are here, reading and writing them, publishing.
+
+States of a piece, and what moves it on:
+
+=========  ======================================================================
+missing    not in ``have``
+written    in ``have``: hashed in memory, then written (:meth:`Store.write_piece`)
+durable    in ``have`` and on disk: data synced, then its bit (:meth:`Store.sync`)
+missing    withdrawn: the disk gave something else back, or a sync failed and it is not there
+=========  ======================================================================
+
+Apart from that, a piece in ``have`` is *verified* when its bytes were hashed since the start of the
+process and its files look unchanged; any other is hashed again before it is served.
+
+Job: keep ``have`` true whatever disk and crashes do. Does NOT choose pieces or talk to peers, and
+opens nothing (``locate``, ``create``). Threat: wrong bytes from peers, files that change under us,
+disks that fail or are full, syncs that fail. All state changes in the reactor thread; what blocks
+runs in workers. Tests: ``test_store``, ``test_crash``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from p2pdist import limits
+from p2pdist.content import Metadata
+from p2pdist.errors import DiskFull, LocalProtocolError, StorageError
+from p2pdist.ids import HashKey
+from p2pdist.storage.disk import (
+    IDENTITY_BYTES,
+    NO_SPACE,
+    STAMP_BYTES,
+    TRANSIENT,
+    storage_error,
+)
+from p2pdist.storage.piecefiles import PieceFiles
+from p2pdist.storage.pieces import Bitfield, Geometry
+from p2pdist.storage.place import Place
+from p2pdist.storage.publish import publish
+from p2pdist.storage.records import Record, save_record
+from p2pdist.storage.statefile import StateFile
+from p2pdist.storage.survey import geometry_of, run
+from p2pdist.storage.tree import FileTree, identity
+
+
+def _bytearray(data: bytes) -> bytearray:
+    return bytearray(data)
+
+
+@define(eq=False)
+class Store:
+    """A content on disk; made by ``locate`` and ``create``, ended by :meth:`close`.
+
+    Attributes:
+        place: where it is.
+        metadata: what it should be.
+        hash_key: its name.
+        have: the pieces that are here, verified once; the only truth about them. Read it, copy it,
+            never change it.
+        on_lost: called in the reactor thread with the index of each piece that is withdrawn.
+        geometry: how the content is cut.
+    """
+
+    log = Logger()
+
+    place: Place
+    metadata: Metadata = field(repr=False)
+    hash_key: HashKey
+    have: Bitfield
+    _tree: FileTree = field(kw_only=True, repr=False)
+    _stamps: bytearray = field(kw_only=True, repr=False, converter=_bytearray)
+    _state: StateFile | None = field(kw_only=True, repr=False)
+    _sha256: str | None = field(kw_only=True, repr=False)
+    _verified: Bitfield = field(kw_only=True, repr=False)
+    on_lost: Callable[[int], None] | None = field(init=False, default=None, repr=False)
+    geometry: Geometry = field(init=False, repr=False)
+    _pieces: PieceFiles = field(init=False, repr=False)
+    _unsynced: dict[int, int] = field(init=False, factory=dict, repr=False)
+    """Pieces written since the last good sync, with the number of the write."""
+    _unsynced_bytes: int = field(init=False, default=0)
+    _writes: int = field(init=False, default=0)
+    _withdrawn: bool = field(init=False, default=False)
+    """The bits on disk hold a piece that ``have`` does not."""
+    _doubtful: bool = field(init=False, default=False)
+    """The last sync failed; nothing more is written until one succeeds."""
+    _sync_failures: int = field(init=False, default=0)
+    _changes: int = field(init=False, default=0)
+    """How often a file was found changed."""
+    _closed: bool = field(init=False, default=False)
+    _turn: DeferredLock = field(init=False, factory=DeferredLock, repr=False)
+    """Sync, publish and close, one at a time."""
+    _timer: IDelayedCall | None = field(init=False, default=None, repr=False)
+    _jobs: int = field(init=False, default=0)
+    _idle: Deferred[None] | None = field(init=False, default=None, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.geometry = geometry_of(self.metadata)
+        self._pieces = PieceFiles(self._tree, self.metadata, self.geometry)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every piece is here."""
+        return self.have.complete
+
+    @property
+    def published(self) -> bool:
+        """Whether it stands under its final name; then it is only read."""
+        return self._state is None
+
+    @property
+    def path(self) -> str:
+        """Return the final path, whether the content stands there already or not."""
+        if self.published:
+            return self._tree.path
+        return self.place.target_path(self.metadata.name)
+
+    # --- writing ---
+
+    def write_piece(self, index: int, data: bytes | memoryview) -> Deferred[None]:
+        """Verify a piece and write it.
+
+        A piece that is here already is left alone, whatever ``data`` is. Two writes of the same
+        piece at the same time are both verified and both written.
+
+        Returns:
+            Fires when the piece is in ``have``; it becomes durable with the next sync. Fails with
+            HashMismatch (wrong bytes or wrong size), DiskFull (the piece stays missing, nothing
+            else is lost), StorageError (disk trouble, or the store is closed or published).
+
+        Raises:
+            LocalProtocolError: no such piece, as a failure too.
+        """
+        return Deferred.fromCoroutine(self._write_piece(index, data))
+
+    async def _write_piece(self, index: int, data: bytes | memoryview) -> None:
+        self._check_open()
+        if self.have.has(index):
+            return
+        if self._doubtful:
+            await self.sync()
+            self._check_open()
+        if self._state is None:
+            raise StorageError(
+                f"{self.path} changed after it was complete; it is not written to any more"
+            )
+        with self._working():
+            failures = None
+            while failures != self._sync_failures:  # once more if a sync failed meanwhile
+                failures = self._sync_failures
+                try:
+                    await self.place.workers.run(partial(self._pieces.write, index, data))
+                except OSError as error:
+                    raise self._explain(error) from error
+            self._written(index)
+
+    def _written(self, index: int) -> None:
+        self.have.set(index)
+        self._verified.set(index)
+        self._mark_unsynced((index,))
+        self._sync_within(0.0 if self._unsynced_bytes >= limits.SYNC_BYTES else limits.SYNC_EVERY_S)
+
+    def _mark_unsynced(self, indices: Iterable[int]) -> None:
+        for index in indices:
+            if index not in self._unsynced:
+                self._unsynced_bytes += self.geometry.size_of(index)
+            self._writes += 1
+            self._unsynced[index] = self._writes
+
+    def _explain(self, error: OSError) -> StorageError:
+        if error.errno in NO_SPACE:
+            short = sum(self.geometry.size_of(index) for index in self.have.missing())
+            return DiskFull(
+                f"{self.place.directory} is full: {short} bytes of {self.metadata.name} "
+                "are still to be written there"
+            )
+        return storage_error(error, self._tree.path)
+
+    # --- syncing ---
+
+    def mark_all_unsynced(self) -> None:
+        """Treat all pieces as just written: they were found on disk, durable or not."""
+        self._mark_unsynced(self.have)
+
+    def sync(self) -> Deferred[None]:
+        """Make all pieces written so far durable, then their bits.
+
+        Runs by itself every ``limits.SYNC_BYTES`` or ``limits.SYNC_EVERY_S``.
+
+        Returns:
+            Fires when done. Fails with StorageError; then the pieces since the last good sync have
+            been read again, those that are not there have been withdrawn, and nothing more is
+            written until a sync succeeds.
+        """
+        return Deferred.fromCoroutine(self._sync())
+
+    async def _sync(self) -> None:
+        async with self._turn:
+            self._check_open()
+            await self._flush()
+
+    async def _flush(self) -> None:
+        """Data, then bits. The caller holds the turn."""
+        if self._state is None or not (self._unsynced or self._withdrawn):
+            return
+        batch = dict(self._unsynced)
+        # Whatever is in `have` now was written before now: the sync below covers it.
+        have = self.have.copy()
+        stamps = bytes(self._stamps)
+        self._withdrawn = False
+        run_ = self.place.workers.run
+        try:
+            await run_(partial(self._pieces.sync, batch))
+        except OSError as error:
+            self._sync_failed()
+            await self._write_again(tuple(self._unsynced))
+            raise self._explain(error) from error
+        try:
+            await run_(partial(self._save_bits, self._state, stamps, have))
+        except OSError as error:
+            self._sync_failed()
+            raise self._explain(error) from error
+        self._doubtful = False
+        for index, write in batch.items():
+            if self._unsynced.get(index) == write:
+                self._forget_unsynced(index)
+        if self._unsynced or self._withdrawn:
+            self._sync_within(limits.SYNC_EVERY_S)
+
+    def _sync_failed(self) -> None:
+        self._doubtful = self._withdrawn = True
+        self._sync_failures += 1
+        self._sync_within(limits.SYNC_EVERY_S)
+
+    @staticmethod
+    def _save_bits(state: StateFile, stamps: bytes, have: Bitfield) -> None:
+        state.save(identity(stamps), have)
+
+    def _forget_unsynced(self, index: int) -> None:
+        if self._unsynced.pop(index, None) is not None:
+            self._unsynced_bytes -= self.geometry.size_of(index)
+
+    async def _write_again(self, indices: Iterable[int]) -> None:
+        """After a failed sync: read what should have become durable, and write it once more.
+
+        The kernel marks pages clean whose write-back failed, so a second sync proves nothing about
+        them (the fsync trouble PostgreSQL found in 2018). Pages written again are dirty again, and
+        the next sync does prove them.
+        """
+        for index in indices:
+            if not self.have.has(index):
+                continue
+            try:
+                there = await self.place.workers.run(partial(self._pieces.write_again, index))
+            except OSError:
+                there = False
+            if not there:
+                self._withdraw(index)
+
+    def _sync_within(self, delay_s: float) -> None:
+        """See to it that a sync begins in at most ``delay_s``."""
+        if self._closed or self._state is None:
+            return
+        clock = self.place.clock
+        if self._timer is not None:
+            if self._timer.getTime() <= clock.seconds() + delay_s:
+                return
+            self._timer.cancel()
+        self._timer = clock.callLater(delay_s, self._timed_sync)
+
+    def _timed_sync(self) -> None:
+        self._timer = None
+        self.sync().addErrback(self._eb_timed_sync)
+
+    def _eb_timed_sync(self, failure: Failure) -> None:
+        if self._closed:
+            return
+        failure.trap(StorageError)
+        self.log.warn("{path} could not be synced: {error}", path=self.path, error=failure.value)
+
+    # --- reading ---
+
+    def read(self, index: int, offset: int, size: int) -> Deferred[bytes]:
+        """Read part of a piece that is in ``have``, to serve it.
+
+        Returns:
+            Fires with ``size`` bytes. Fails with StorageError when the piece is not here, the
+            store is closed, or the disk gave wrong bytes or none: then the piece is withdrawn.
+
+        Raises:
+            LocalProtocolError: the range is not inside the piece, as a failure too.
+        """
+        return Deferred.fromCoroutine(self._read(index, offset, size))
+
+    async def _read(self, index: int, offset: int, size: int) -> bytes:
+        self._check_open()
+        if not self.have.has(index):
+            raise StorageError(f"piece {index} is not here")
+        if not 0 <= offset <= offset + size <= self.geometry.size_of(index):
+            raise LocalProtocolError(f"bytes {offset}+{size} of piece {index}")
+        with self._working():
+            width = STAMP_BYTES if self.published else IDENTITY_BYTES
+            expected = {file: self._stamp(file)[:width] for file in self._pieces.files_of(index)}
+            verified, changes = self._verified.has(index), self._changes
+            fetch = partial(self._pieces.fetch, index, offset, size, expected, verified)
+            try:
+                fetched = await self.place.workers.run(fetch)
+            except OSError as error:
+                if error.errno not in TRANSIENT:
+                    self._withdraw(index)
+                raise self._explain(error) from error
+            if fetched.data is None:
+                self._withdraw(index)
+            elif changes == self._changes:
+                self._verified.set(index)
+            for file, stamp in fetched.changed.items():
+                self._file_changed(file, stamp)
+            if fetched.data is None:
+                raise StorageError(f"piece {index} of {self.path} is damaged or was changed")
+            return fetched.data
+
+    def _stamp(self, file: int) -> bytes:
+        return bytes(self._stamps[file * STAMP_BYTES : (file + 1) * STAMP_BYTES])
+
+    def _file_changed(self, file: int, stamp: bytes) -> None:
+        """Somebody touched a file: each of its pieces is hashed again before it is served."""
+        self.log.info("{path} was changed by somebody else", path=self._tree.path_of(file))
+        self._changes += 1
+        self._stamps[file * STAMP_BYTES : (file + 1) * STAMP_BYTES] = stamp
+        for index in self._pieces.pieces_of(file):
+            self._verified.clear(index)
+
+    def _withdraw(self, index: int) -> None:
+        if not self.have.has(index):
+            return
+        self.have.clear(index)
+        self._verified.clear(index)
+        self._forget_unsynced(index)
+        self._withdrawn = True
+        self._sync_within(0.0)
+        self.log.warn("piece {index} of {path} is lost", index=index, path=self.path)
+        if self.on_lost is not None:
+            self.on_lost(index)
+
+    # --- the end ---
+
+    def publish(self) -> Deferred[None]:
+        """Give the complete content its final name; again is fine.
+
+        Returns:
+            Fires when it stands there durably, part and state file are gone and the record is
+            kept. Fails with StorageError (ContentConflict when something else stands there, a
+            sentence of its own when the descriptor's sha256 differs): the part stays, and
+            publishing may be tried again.
+
+        Raises:
+            LocalProtocolError: pieces are missing, as a failure too.
+        """
+        return Deferred.fromCoroutine(self._publish())
+
+    async def _publish(self) -> None:
+        async with self._turn:
+            self._check_open()
+            if self._state is None:
+                return
+            if not self.complete:
+                raise LocalProtocolError("published with pieces missing")
+            await self._flush()
+            if self._sha256 is not None:
+                await self._check_sha256(self._sha256)
+            if not self.complete:
+                raise StorageError(f"{self.path}: pieces were lost while it was being published")
+            name, place = self.metadata.name, self.place
+            deliver = partial(publish, self._tree, name, self.hash_key, replace=place.replace)
+            stamps = await run(place.workers, self._tree.path, deliver)
+            self._stamps = _bytearray(stamps)
+            await self.keep_record()
+            state, self._state = self._state, None
+            self._cancel_timer()
+            await self._drop_state(state)
+
+    async def _check_sha256(self, expected: str) -> None:
+        digest = hashlib.sha256()
+
+        def add(index: int) -> None:
+            digest.update(self._pieces.read(index))
+
+        for index in range(self.geometry.count):
+            self._check_open()
+            await run(self.place.workers, self._tree.path, partial(add, index))
+        if digest.hexdigest() != expected.lower():
+            raise StorageError(
+                f"{self.metadata.name} is what hash_key names, but its sha256 is "
+                f"{digest.hexdigest()} and the descriptor says {expected}; one of the two lines "
+                f"of the descriptor is wrong. The download is kept in {self._tree.path}"
+            )
+
+    async def keep_record(self) -> None:
+        """Write down that the content is complete and how its files look; never fails."""
+        place, tree = self.place, self._tree
+        if place.state_directory is None:
+            return
+        record = Record(self.metadata, tree.directory, tree.top, bytes(self._stamps))
+        save = partial(save_record, place.disk, place.state_directory, self.hash_key, record)
+        try:
+            await run(place.workers, place.state_directory, save)
+        except StorageError as error:
+            self.log.warn(
+                "{path} is complete but will be hashed again at the next start: {error}",
+                path=self.path,
+                error=error,
+            )
+
+    async def _drop_state(self, state: StateFile) -> None:
+        try:
+            await run(self.place.workers, state.path, state.remove)
+        except StorageError as error:  # swept away at the next start
+            self.log.warn("the state file is left behind: {error}", error=error)
+        finally:
+            await self.place.workers.run(state.close)
+
+    def close(self) -> Deferred[None]:
+        """Sync data, then bits; release files and lock; again is fine.
+
+        Calls under way finish first, later ones fail with StorageError. Never fails itself: what
+        cannot be synced is logged and fetched again another time.
+
+        Returns:
+            Fires when nothing is open any more.
+        """
+        return Deferred.fromCoroutine(self._close())
+
+    async def _close(self) -> None:
+        again, self._closed = self._closed, True
+        self._cancel_timer()
+        async with self._turn:
+            if again:
+                return
+            if self._jobs:
+                self._idle = Deferred()
+                await self._idle
+            try:
+                await self._flush()
+            except StorageError as error:
+                self.log.warn("not all of {path} is kept: {error}", path=self.path, error=error)
+            finally:
+                await self.place.workers.run(self._release)
+
+    def _release(self) -> None:
+        self._tree.close()
+        if self._state is not None:
+            self._state.close()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StorageError(f"{self.path} is closed")
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """Count a call that uses the files, so that :meth:`close` waits for it."""
+        self._jobs += 1
+        try:
+            yield
+        finally:
+            self._jobs -= 1
+            if not self._jobs and self._idle is not None:
+                self._idle.callback(None)

@@ -1,0 +1,107 @@
+"""Who may hold a connection: the process-wide count.
+
+At most ``limits.CONNECTIONS`` in all, of which a quarter is kept for those we dial; at most
+``limits.CONNECTIONS_PER_HOST`` for one global host; at most ``limits.CONNECTIONS_UNPROVED`` that
+have called and proved nothing. When the unproved are too many the oldest goes, because an honest
+caller proves itself within a round trip; when all are too many the one goes that has been useless
+longest, and if every one is useful the newcomer is refused.
+Does NOT know bans or duplicates (``transfer``). Threat: connection exhaustion.
+Tests: ``test_admission``.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol as Structural
+
+from attrs import define, field
+
+from p2pdist import limits
+from p2pdist.addresses import Address, limit_key
+
+
+class Admitted(Structural):
+    """What is counted: a connection, as far as this module looks."""
+
+    @property
+    def useful_at(self) -> float:
+        """Last time a piece's bytes moved."""
+
+    def shed(self) -> None:
+        """Make room: close."""
+
+
+@define
+class _Entry:
+    key: bytes
+    outgoing: bool
+    proved: bool
+    connection: Admitted | None = None
+
+
+@define
+class Admission:
+    """The count of connections of one process, dialled ones and callers."""
+
+    _entries: dict[int, _Entry] = field(factory=dict)
+    _next: int = 0
+
+    @property
+    def count(self) -> int:
+        """Connections counted now."""
+        return len(self._entries)
+
+    def enter(self, address: Address, *, outgoing: bool, now: float) -> int | None:
+        """Count a new connection; return its ticket, or ``None`` when it must not be.
+
+        Args:
+            address: the other end.
+            outgoing: whether we dial.
+            now: the time.
+        """
+        key = limit_key(address)
+        if sum(entry.key == key for entry in self._entries.values()) >= limits.CONNECTIONS_PER_HOST:
+            return None
+        if not outgoing:
+            self._shed_unproved()
+        reserved = 0 if outgoing else limits.CONNECTIONS // 4
+        counted = self.count if outgoing else sum(not e.outgoing for e in self._entries.values())
+        if counted >= limits.CONNECTIONS - reserved and not self._shed_useless(now):
+            return None
+        self._next += 1
+        self._entries[self._next] = _Entry(key, outgoing, proved=outgoing)
+        return self._next
+
+    def hold(self, ticket: int, connection: Admitted) -> None:
+        """Name the connection behind a ticket, so that it can be asked to go."""
+        if ticket in self._entries:
+            self._entries[ticket].connection = connection
+
+    def prove(self, ticket: int) -> None:
+        """The connection's handshake is over."""
+        if ticket in self._entries:
+            self._entries[ticket].proved = True
+
+    def leave(self, ticket: int) -> None:
+        """Count the connection no more; again is fine."""
+        self._entries.pop(ticket, None)
+
+    def _shed_unproved(self) -> None:
+        unproved = [ticket for ticket, entry in self._entries.items() if not entry.proved]
+        if len(unproved) >= limits.CONNECTIONS_UNPROVED:
+            self._shed(unproved[0])
+
+    def _shed_useless(self, now: float) -> bool:
+        useless = [
+            (entry.connection.useful_at, ticket)
+            for ticket, entry in self._entries.items()
+            if entry.connection is not None and now - entry.connection.useful_at >= limits.IDLE_S
+        ]
+        if not useless:
+            return False
+        self._shed(min(useless)[1])
+        return True
+
+    def _shed(self, ticket: int) -> None:
+        connection = self._entries.pop(ticket).connection
+        if connection is not None:
+            connection.shed()

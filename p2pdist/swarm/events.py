@@ -1,0 +1,41 @@
+"""What a transfer tells the session above it. Tests: ``test_transfer``."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from p2pdist.addresses import Address
+from p2pdist.content import Metadata
+from p2pdist.ids import PieceIndex
+from p2pdist.storage.store import Store
+
+
+class TransferEvents(Protocol):
+    """All called in the reactor thread; none may raise."""
+
+    def metadata_arrived(self, metadata: Metadata) -> None:
+        """A peer sent the metadata, and it is what the hash_key names."""
+
+    def store_opened(self, store: Store) -> None:
+        """Pieces can be exchanged."""
+
+    def piece_verified(self, index: PieceIndex) -> None:
+        """A piece is on disk."""
+
+    def completed(self) -> None:
+        """The content has its final name."""
+
+    def paused(self, reason: str) -> None:
+        """The disk does not take more; told once until :meth:`resumed`."""
+
+    def resumed(self) -> None:
+        """It does again."""
+
+    def failed(self, error: Exception) -> None:
+        """Only the operator can mend this; what is verified is still served."""
+
+    def peer_unreachable(self, address: Address, reason: str) -> None:
+        """A peer answers on UDP but not on TCP: ``refused``, ``timed out`` or what was said.
+
+        Told once until it can be reached.
+        """

@@ -1,0 +1,201 @@
+"""What two peers say to each other, as values.
+
+Job: names and fields. Does NOT know their bytes (``peerwire``, whose table says who sends what and
+when) nor check them. Tests: ``test_peerwire``.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Union
+
+from attrs import frozen
+
+from p2pdist.ids import PieceIndex, Topic
+
+
+class DeclineReason(enum.IntEnum):
+    """Why a grant is not taken."""
+
+    NOTHING = 1
+    """You have nothing I lack that is not on its way already."""
+    BUSY = 2
+    """I have no room for another piece."""
+
+
+class RejectReason(enum.IntEnum):
+    """Why the rest of a requested piece will not come."""
+
+    GONE = 1
+    """I do not have it, or cannot read it."""
+    CANCELLED = 2
+    """You asked me to stop."""
+
+
+class ByeReason(enum.IntEnum):
+    """Why a connection is closed. Codes not known here are legal."""
+
+    STOPPING = 1
+    DONE = 2
+    """Both sides are complete."""
+    DUPLICATE = 3
+    """The other connection between us stays."""
+    UNKNOWN_TOPIC = 4
+    SELF = 5
+    BANNED = 6
+    FULL = 7
+    PROTOCOL = 8
+    IDLE = 9
+    STALLED = 10
+    VERSION = 11
+
+
+@frozen
+class Hello:
+    """The dialler names the topic and itself."""
+
+    topic: Topic
+    nonce: bytes
+    public_key: bytes
+
+
+@frozen
+class HelloReply:
+    """The acceptor proves itself and that it knows the hash_key."""
+
+    nonce: bytes
+    public_key: bytes
+    signature: bytes
+
+
+@frozen
+class Proof:
+    """The dialler proves the same."""
+
+    signature: bytes
+
+
+@frozen
+class Bye:
+    """The last message; ``reason`` is a :class:`ByeReason` or a later version's code."""
+
+    reason: int
+
+
+@frozen
+class KeepAlive:
+    """Nothing, said in time."""
+
+
+@frozen
+class Bitfield:
+    """What the sender holds: high bit of the first byte is piece 0 (BEP 3)."""
+
+    bits: bytes
+
+
+@frozen
+class Have:
+    """Pieces verified since."""
+
+    indices: tuple[PieceIndex, ...]
+
+
+@frozen
+class MetadataRequest:
+    """Asks for the metadata, whole."""
+
+
+@frozen
+class MetadataPart:
+    """Bytes of the metadata from ``offset``; ``total`` is its size."""
+
+    total: int
+    offset: int
+    data: bytes | memoryview
+
+
+@frozen
+class Interest:
+    """Whether the sender lacks something the other side has."""
+
+    wanted: bool
+
+
+@frozen
+class Grant:
+    """An uploader offers its next free place; ``index`` is a hint."""
+
+    index: PieceIndex
+
+
+@frozen
+class Request:
+    """Takes a grant, for the hinted piece or another."""
+
+    index: PieceIndex
+
+
+@frozen
+class Decline:
+    """Refuses a grant; no other follows until :class:`Ready`."""
+
+    reason: DeclineReason
+
+
+@frozen
+class Ready:
+    """Takes a decline back."""
+
+
+@frozen
+class Block:
+    """Bytes of a requested piece from ``offset``."""
+
+    index: PieceIndex
+    offset: int
+    data: bytes | memoryview
+
+
+@frozen
+class Received:
+    """All bytes of the piece are here, verified or not."""
+
+    index: PieceIndex
+
+
+@frozen
+class Cancel:
+    """The piece is not wanted any more."""
+
+    index: PieceIndex
+
+
+@frozen
+class Reject:
+    """No more bytes of the piece will come."""
+
+    index: PieceIndex
+    reason: RejectReason
+
+
+Message = Union[  # noqa: UP007 -- an alias that Python 3.10 must evaluate
+    Hello,
+    HelloReply,
+    Proof,
+    Bye,
+    KeepAlive,
+    Bitfield,
+    Have,
+    MetadataRequest,
+    MetadataPart,
+    Interest,
+    Grant,
+    Request,
+    Decline,
+    Ready,
+    Block,
+    Received,
+    Cancel,
+    Reject,
+]

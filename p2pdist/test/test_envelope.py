@@ -1,0 +1,215 @@
+"""Tests of the sealed datagram: what opens, what does not, and what is remembered."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import strategies as st
+
+from p2pdist import limits
+from p2pdist.addresses import Address
+from p2pdist.errors import AuthenticationFailed, MalformedMessage, OversizedMessage
+from p2pdist.keys import PUBLIC_NETWORK, NetworkKeys
+from p2pdist.overlay import envelope
+from p2pdist.overlay.envelope import Envelope, ReplayWindow, notice, read_header
+from p2pdist.test import strategies
+from p2pdist.test.support import TestCase, given
+
+PRIVATE_NETWORK = NetworkKeys.from_secret(b"secret")
+SOURCE = Address("192.0.2.1", 7667)
+
+
+def sealer(seed: int, keys: NetworkKeys = PUBLIC_NETWORK) -> Envelope:
+    """Return the envelope of process number ``seed``."""
+    return Envelope(keys, random.Random(seed).randbytes)
+
+
+def opened(receiver: Envelope, datagram: bytes, source: Address = SOURCE) -> bytes:
+    """Return what ``receiver`` finds in ``datagram``."""
+    return receiver.open(datagram, read_header(datagram), source)
+
+
+class HeaderTests(TestCase):
+    """What stands in the clear."""
+
+    def test_layout(self):
+        """Magic, version, tag, boot id, counter, then the sealed payload: 46 bytes more than it."""
+        sender = sealer(1)
+        sender.seal(b"first")
+        datagram = sender.seal(b"second")
+        clear = b"\xd1\x01" + PUBLIC_NETWORK.tag + sender.boot_id + (1).to_bytes(8, "big")
+        self.assertEqual(clear, datagram[: envelope.HEADER_BYTES])
+        self.assertEqual(limits.ENVELOPE_BYTES, len(datagram) - len(b"second"))
+        header = read_header(datagram)
+        self.assertEqual((PUBLIC_NETWORK.tag, sender.boot_id, 1), (header.tag, header.boot_id, 1))
+
+    def test_largest_datagram(self):
+        """The largest payload makes the largest datagram; a byte more is refused on both sides."""
+        datagram = sealer(1).seal(bytes(limits.PAYLOAD_BYTES))
+        self.assertEqual(limits.DATAGRAM_BYTES, len(datagram))
+        self.assertEqual(limits.PAYLOAD_BYTES, len(opened(sealer(2), datagram)))
+        with self.assertRaises(OversizedMessage):
+            read_header(datagram + b"x")
+        with self.assertRaises(AssertionError):
+            sealer(1).seal(bytes(limits.PAYLOAD_BYTES + 1))
+
+    def test_cut_off_headers(self):
+        """A datagram cut anywhere up to its seal has no header."""
+        datagram = sealer(1).seal(b"p")
+        for end in range(limits.ENVELOPE_BYTES + 1):
+            with self.assertRaises(MalformedMessage):
+                read_header(datagram[:end])
+
+    @given(
+        st.binary(max_size=limits.DATAGRAM_BYTES + 8) | st.binary(max_size=60).map(b"\xd1".__add__)
+    )
+    def test_any_bytes(self, datagram: bytes):
+        """Any bytes give a header or a remote error."""
+        try:
+            header = read_header(datagram)
+        except (MalformedMessage, OversizedMessage):
+            return
+        self.assertIn(header.version, (envelope.VERSION, envelope.NOTICE))
+
+    def test_notice(self):
+        """A notice names the datagram it answers, and is smaller than any datagram."""
+        sender = sealer(1)
+        header = read_header(sender.seal(b"p"))
+        answer = notice(header)
+        self.assertLess(len(answer), limits.ENVELOPE_BYTES)
+        back = read_header(answer)
+        self.assertEqual(envelope.NOTICE, back.version)
+        self.assertTrue(sender.sent(back))
+        with self.assertRaises(MalformedMessage):
+            read_header(answer + b"x")
+
+    def test_sent(self):
+        """Only datagrams of the present boot id with a used counter are our own."""
+        sender = sealer(1)
+        first = read_header(sender.seal(b"p"))
+        ahead = envelope.Header(first.version, first.tag, first.boot_id, 1)
+        self.assertTrue(sender.sent(first))
+        self.assertFalse(sender.sent(ahead))
+        self.assertFalse(sealer(2).sent(first))
+        sender.renew()
+        self.assertFalse(sender.sent(first))
+
+
+class SealTests(TestCase):
+    """Sealing and opening."""
+
+    @given(st.binary(min_size=1, max_size=limits.PAYLOAD_BYTES), st.none() | st.binary(min_size=1))
+    def test_round_trip(self, payload: bytes, secret: bytes | None):
+        """Who holds the network's secret opens what another process of it sealed."""
+        keys = NetworkKeys.from_secret(secret)
+        self.assertEqual(payload, opened(sealer(2, keys), sealer(1, keys).seal(payload)))
+
+    @given(st.data(), st.binary(min_size=1, max_size=80))
+    def test_changed_datagrams_do_not_open(self, data: st.DataObject, payload: bytes):
+        """One changed byte anywhere and the datagram is dropped."""
+        datagram = data.draw(strategies.mutations(sealer(1).seal(payload)))
+        with self.assertRaises((MalformedMessage, AuthenticationFailed)):
+            opened(sealer(2), datagram)
+
+    def test_other_network(self):
+        """Another secret does not open it, and nothing is remembered of the sender."""
+        receiver = sealer(2, PRIVATE_NETWORK)
+        with self.assertRaises(AuthenticationFailed):
+            opened(receiver, sealer(1).seal(b"payload"))
+        self.assertEqual(0, receiver.senders)
+
+    def test_own_datagrams_are_known(self):
+        """A datagram that comes back to its sender is named as its own."""
+        sender = sealer(1)
+        with self.assertRaises(AuthenticationFailed) as caught:
+            opened(sender, sender.seal(b"payload"))
+        self.assertEqual("own-datagram", caught.exception.rule)
+
+    def test_nonce_never_repeats(self):
+        """After 2^32 datagrams the boot id is new, so no (key, nonce) pair comes twice."""
+        sender = sealer(1)
+        before = sender.boot_id
+        sender._counter = limits.COUNTER_MAX - 1
+        last = read_header(sender.seal(b"p"))
+        self.assertEqual((before, limits.COUNTER_MAX - 1), (last.boot_id, last.counter))
+        after = read_header(sender.seal(b"p"))
+        self.assertNotEqual(before, after.boot_id)
+        self.assertEqual(0, after.counter)
+
+    def test_renewed_sender_is_heard(self):
+        """A sender with a new boot id starts afresh for its receivers."""
+        sender, receiver = sealer(1, PRIVATE_NETWORK), sealer(2, PRIVATE_NETWORK)
+        for _ in range(3):
+            opened(receiver, sender.seal(b"p"))
+        sender.renew()
+        self.assertEqual(b"q", opened(receiver, sender.seal(b"q")))
+        self.assertEqual(2, receiver.senders)
+
+    def test_senders_are_bounded(self):
+        """So many senders are kept; the one not heard for longest is forgotten."""
+        receiver = sealer(0, PRIVATE_NETWORK)
+        kept, forgotten = sealer(1, PRIVATE_NETWORK), sealer(2, PRIVATE_NETWORK)
+        datagrams = [kept.seal(b"p"), forgotten.seal(b"p")]
+        for datagram in [*datagrams, kept.seal(b"p")]:
+            opened(receiver, datagram)
+        for number in range(limits.ENVELOPE_SENDERS - 1):
+            opened(receiver, sealer(10 + number, PRIVATE_NETWORK).seal(b"p"))
+        self.assertEqual(limits.ENVELOPE_SENDERS, receiver.senders)
+        self.assertEqual(b"p", opened(receiver, datagrams[1]), "its window went with it")
+        opened(receiver, kept.seal(b"p"))
+        self.assertEqual(limits.ENVELOPE_SENDERS, receiver.senders)
+
+
+class ReplayTests(TestCase):
+    """Private networks accept a datagram once; public ones as often as it comes (decision 6)."""
+
+    def test_private_network(self):
+        """The same datagram from the same address is dropped the second time."""
+        receiver = sealer(2, PRIVATE_NETWORK)
+        datagram = sealer(1, PRIVATE_NETWORK).seal(b"p")
+        opened(receiver, datagram)
+        with self.assertRaises(AuthenticationFailed) as caught:
+            opened(receiver, datagram)
+        self.assertEqual("replayed", caught.exception.rule)
+
+    def test_windows_per_address(self):
+        """A replay from elsewhere does not silence the sender; few addresses are remembered."""
+        receiver, sender = sealer(2, PRIVATE_NETWORK), sealer(1, PRIVATE_NETWORK)
+        datagram = sender.seal(b"p")
+        for port in range(1, 8):
+            self.assertEqual(b"p", opened(receiver, datagram, Address("192.0.2.9", port)))
+        self.assertEqual(b"p", opened(receiver, datagram))
+        kept = receiver._senders[sender.boot_id].windows
+        self.assertEqual(4, len(kept))
+        self.assertIn(SOURCE, kept)
+
+    def test_public_network(self):
+        """Everybody has the public key: a forged high counter would silence its victim."""
+        receiver, sender = sealer(2), sealer(1)
+        datagram = sender.seal(b"p")
+        sender._counter = limits.COUNTER_JUMP * 4
+        opened(receiver, sender.seal(b"p"))
+        self.assertEqual(b"p", opened(receiver, datagram))
+        self.assertEqual(b"p", opened(receiver, datagram))
+
+    @given(st.lists(st.integers(0, 3 * limits.REPLAY_WINDOW), max_size=60))
+    def test_window_against_a_set(self, counters: list[int]):
+        """A counter passes if it is new and not older than the window."""
+        window, seen = ReplayWindow(), set()
+        for counter in counters:
+            old = bool(seen) and max(seen) - counter >= limits.REPLAY_WINDOW
+            self.assertEqual(counter not in seen and not old, window.fresh(counter))
+            if window.fresh(counter):
+                window.note(counter)
+                seen.add(counter)
+        self.assertLessEqual(window.bits.bit_length(), limits.REPLAY_WINDOW)
+
+    def test_jump(self):
+        """A counter far ahead is dropped, one at the bound is not."""
+        window = ReplayWindow()
+        self.assertTrue(window.fresh(limits.COUNTER_MAX), "the first may be any")
+        window.note(5)
+        self.assertTrue(window.fresh(5 + limits.COUNTER_JUMP))
+        self.assertFalse(window.fresh(6 + limits.COUNTER_JUMP))
+        window.note(5 + limits.COUNTER_JUMP)
+        self.assertFalse(window.fresh(5))
