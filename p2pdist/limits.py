@@ -176,6 +176,8 @@ JOINED_PEERS: Final = 32
 """Peers a node keeps joined at once (16 to 32 neighbours are enough up to N = 1000)."""
 PING_PARALLEL: Final = 16
 STATUS_PEERS: Final = 64
+TIMER_GRAIN_S: Final = 0.001
+"""No timer is shorter: due times are sums of floats, and now may stay just short of one."""
 UPKEEP_EVERY_S: Final = 5.0
 BOOTSTRAP_ENTRIES: Final = 1024
 """Entry points kept for all descriptors of one process."""

@@ -364,6 +364,7 @@ class P2PDistService(MultiService):
         self.config = config
         self._machine = machine
         self._ports: Ports | None = None
+        self._stopped: Deferred[None] | None = None
         self._state: StateDirectory | None = None
         remembered = Remembered()
         if config.state_dir is None:
@@ -427,12 +428,21 @@ class P2PDistService(MultiService):
         super().startService()
 
     def stopService(self) -> Deferred[None]:
-        """Stop cleanly: goodbyes, files, ports, lock.
+        """Stop cleanly: goodbyes, files, ports, lock. Again is fine; a stopped service stays so.
 
         Returns:
             Fires when no delayed call, open port or unfired Deferred of this service is left.
         """
-        return Deferred.fromCoroutine(self._stop())
+        if self._stopped is None:
+            self._stopped = Deferred.fromCoroutine(self._stop())
+        done: Deferred[None] = Deferred()
+
+        def tell(result: object) -> object:
+            done.callback(None)
+            return result
+
+        self._stopped.addBoth(tell)
+        return done
 
     async def _stop(self) -> None:
         """Sessions first, while the overlay can still say goodbye; then overlay, ports, lock."""

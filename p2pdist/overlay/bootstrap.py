@@ -77,6 +77,7 @@ class _Entry:
     state: EntryState
     addresses: list[Address] = field(factory=list)
     failures: int = 0
+    refused: bool = False
     timer: IDelayedCall | None = None
     resolving: Deferred[list[str]] | None = None
 
@@ -206,12 +207,14 @@ class Bootstrap:
             left -= 1
             if left or not self._running or failure.check(NodeStopped):
                 return
-            if entry.state is not EntryState.WRONG_NETWORK:
+            if not entry.refused:
                 self._set(entry, EntryState.SILENT)
             self._again(entry)
 
+        entry.refused = False
+        tries = 1 if entry.failures else limits.FIRST_CONTACT_TRIES
         for address in entry.addresses:
-            self.network.rpc.ping(address).addCallbacks(answered, silent)
+            self.network.rpc.ping(address, tries).addCallbacks(answered, silent)
 
     def _again(self, entry: _Entry) -> None:
         """Try again later, ever later."""
@@ -231,6 +234,9 @@ class Bootstrap:
 
     def wrong_network(self, address: Address) -> None:
         """Note that ``address`` says it serves another network."""
+        for entry in self._entries.values():
+            if address in entry.addresses:
+                entry.refused = True
         self._mark(address, EntryState.WRONG_NETWORK)
 
     def tcp_blocked(self, address: Address) -> None:

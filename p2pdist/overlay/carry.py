@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from p2pdist import limits
 from p2pdist.addresses import Address, is_ipv6, scope
-from p2pdist.errors import NodeStopped, RPCError
+from p2pdist.errors import LocalProtocolError, NodeStopped, RPCError
 from p2pdist.ids import NodeID, Topic
 from p2pdist.overlay.guard import Guard
 from p2pdist.overlay.lookup import Candidate
@@ -113,17 +113,17 @@ class Carrier:
         """Offer what we know to the initiator; False if we know nobody or may not say."""
         network, message = self.network, query.message
         ipv6 = is_ipv6(query.src)
+        target = query.answer_through or query.src
         peers = network.peers.sample(
             message.topic,
             limits.OFFER_PEERS_V6 if ipv6 else limits.OFFER_PEERS_V4,
             now,
             asker=query.src,
-            at_least=scope(query.src),
+            at_least=scope(target),
         )
         member = message.topic in network.join_servers
         if not (peers or member) or not query.units:
             return False
-        target = query.answer_through or query.src
         if target != query.upstream and not network.guard.offer(target, now):
             return False
         direct = query.answer_through is None
@@ -140,7 +140,7 @@ class Carrier:
             return False
         query.units -= 1
         network.send(target, offer)
-        if query.units and limits.OFFERS_PER_QUERY > 1:
+        if query.units and limits.OFFERS_PER_QUERY > 1 and message.qid not in self._repeats:
             query.units -= 1
             self._repeats[message.qid] = network.clock.callLater(
                 limits.OFFER_REPEAT_S, self._repeat, target, offer
@@ -178,9 +178,13 @@ class Carrier:
         def build(rid: bytes, token: bytes) -> GetPeers:
             return attrs.evolve(copy, node_id=network.node_id, rid=rid, attempt=0, token=token)
 
+        refused = False
+
         def replied(reply: Reply) -> None:
+            nonlocal refused
             assert isinstance(reply, Forwarded)
-            if reply.verdict is not Verdict.TAKEN:
+            if reply.verdict is not Verdict.TAKEN and not refused:
+                refused = True  # a copy comes back once: a second refusal would mint units
                 self._relay.handed_back(query, reply.units, copy.units)
                 self._fail_over(query)
 
@@ -226,8 +230,11 @@ class Carrier:
             limits.OFFER_BYTES, now
         ):
             return
+        try:
+            self.network.send(query.src, attrs.evolve(offer, finder=source, cookie=b""))
+        except LocalProtocolError:
+            return  # its maker left no room for the finder's address
         query.relayed += 1
-        self.network.send(query.src, attrs.evolve(offer, finder=source, cookie=b""))
 
     def stop(self) -> None:
         """Cancel what would be sent later."""

@@ -103,7 +103,7 @@ class LANDiscovery:
     _socket: GroupSocket | None = field(init=False, default=None)
     _timer: IDelayedCall | None = field(init=False, default=None)
     _answers: dict[Address, IDelayedCall] = field(init=False, factory=dict)
-    _sources: OrderedDict[Address, float] = field(init=False, factory=OrderedDict)
+    _sources: OrderedDict[tuple[Address, bool], float] = field(init=False, factory=OrderedDict)
     _hails: int = field(init=False, default=0)
 
     def start(self) -> None:
@@ -175,10 +175,15 @@ class LANDiscovery:
         shared = [
             topic for topic in self.network.join_servers if topic[:PREFIX_BYTES] in hail.topics
         ]
-        if now - self._sources.get(address, -limits.LAN_PER_SOURCE_S) < limits.LAN_PER_SOURCE_S:
+        # The first hail of a node that just started names nothing yet; the next one may.
+        source = address, bool(shared)
+        last = self._sources.get(source)
+        if last is not None and now - last < limits.LAN_PER_SOURCE_S:
             return
-        self._sources[address] = now
-        self._sources.move_to_end(address)
+        if address in self._answers or len(self._answers) >= limits.LAN_SOURCES:
+            return
+        self._sources[source] = now
+        self._sources.move_to_end(source)
         if len(self._sources) > limits.LAN_SOURCES:
             self._sources.popitem(last=False)
         if not shared and self.rng.random() > ANSWERS_WANTED / len(self._sources):

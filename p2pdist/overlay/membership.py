@@ -12,8 +12,9 @@ States of a peer::
 A newcomer that joins us is recorded as idle until it declares leech or seed.
 
 Threat: false offers and false joins. A join needs our token and a proof of the content's key, both
-ways; at most ``limits.STATUS_PEERS`` peers are kept joined. Tests: ``test_overlay``,
-``test_sim_discovery``.
+ways; at most ``limits.STATUS_PEERS`` peers are kept joined, one per address, at most
+``limits.PORTS_PER_HOST`` per global host. Node ids are not proved on UDP, so a joined node stays
+where it is as long as it answers there. Tests: ``test_overlay``, ``test_sim_discovery``.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from p2pdist import limits
-from p2pdist.addresses import Address
+from p2pdist.addresses import Address, limit_key
 from p2pdist.errors import NodeStopped, RequestTimedOut, RPCError
 from p2pdist.ids import HashKey, NodeID, Topic
 from p2pdist.keys import equal, join_proof, topic_of
@@ -219,10 +220,13 @@ class Membership:
             self._search_in(min(low * 2 ** min(self._failures - 1, 10), high))
 
     def _search_in(self, seconds: float) -> None:
-        spread = 1 + limits.RTO_JITTER * (2 * self.network.rng.random() - 1)
+        """Search so much later, or earlier if that is planned: news must not put it off."""
+        wait = seconds * (1 + limits.RTO_JITTER * (2 * self.network.rng.random() - 1))
         if self._next_search is not None:
+            if self._next_search.getTime() <= self.network.clock.seconds() + wait:
+                return
             self._next_search.cancel()
-        self._next_search = self.network.clock.callLater(seconds * spread, self._search_now)
+        self._next_search = self.network.clock.callLater(wait, self._search_now)
 
     def _search_now(self) -> None:
         self._next_search = None
@@ -306,8 +310,23 @@ class Membership:
             return
         if reply.node_id == self.network.node_id:
             self._tried(address)
-            return
-        self._join(address, reply.node_id)
+        elif self._elsewhere(reply.node_id, address):
+            self._tried(address)
+            self._found()
+        else:
+            self._join(address, reply.node_id)
+
+    def _elsewhere(self, node_id: NodeID, address: Address) -> bool:
+        """Tell whether a node is joined at another address; if so, see whether it is still there.
+
+        It may have moved, have a second address, or somebody borrows its id: whoever answers where
+        it was joined keeps the place.
+        """
+        known = self.joined.get(node_id)
+        if known is None or known.address == address:
+            return False
+        self.check(node_id)
+        return True
 
     def _eb_dead(self, failure: Failure, address: Address) -> None:
         failure.trap(RPCError, NodeStopped)
@@ -350,7 +369,7 @@ class Membership:
 
     def _tried(self, address: Address) -> None:
         self._trying.pop(address, None)
-        if self._candidates:
+        while self._candidates and len(self._trying) < limits.PING_PARALLEL:
             self.candidate(self._candidates.popleft())
 
     def _found(self) -> None:
@@ -366,8 +385,9 @@ class Membership:
         )
         if request.node_id == network.node_id or not equal(request.proof, expected):
             return Error(rid=request.rid, attempt=request.attempt, error=ErrorCode.BAD_PROOF)
-        if request.node_id not in self.joined and len(self.joined) >= limits.STATUS_PEERS:
+        if self._elsewhere(request.node_id, source) or not self._room_for(source):
             return Error(rid=request.rid, attempt=request.attempt, error=ErrorCode.FULL)
+        self.network.peers.remove(self.topic, source)  # a new life may count from lower numbers
         self._add(JoinedPeer(request.node_id, source, Status.IDLE), by_us=False)
         return Joined(
             rid=request.rid,
@@ -384,6 +404,16 @@ class Membership:
             ),
         )
 
+    def _room_for(self, address: Address) -> bool:
+        """Tell whether one more peer may be joined at ``address``; who is there makes room."""
+        if any(peer.address == address for peer in self.joined.values()):
+            return True
+        if len(self.joined) >= limits.STATUS_PEERS:
+            return False
+        host = limit_key(address)
+        same = sum(limit_key(peer.address) == host for peer in self.joined.values())
+        return same < limits.PORTS_PER_HOST
+
     def _status_received(self, source: Address, update: StatusUpdate) -> None:
         peer = self.joined.get(update.node_id)
         if peer is None or peer.address != source:
@@ -396,6 +426,9 @@ class Membership:
         known = self.joined.get(peer.node_id)
         if known is not None and not by_us:
             peer.status = known.status
+        for other in list(self.joined.values()):
+            if other.address == peer.address and other.node_id != peer.node_id:
+                self._drop(other)  # it came back with another key
         self.joined[peer.node_id] = peer
         now = self.network.clock.seconds()
         self.network.peers.put(

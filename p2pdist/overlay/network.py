@@ -21,8 +21,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from p2pdist import limits
-from p2pdist.addresses import Address, is_ipv6, scope, usable
-from p2pdist.errors import NodeStopped, RemoteProtocolError, RPCError
+from p2pdist.addresses import Address, is_ipv6, limit_key, scope, subnet_key, usable
+from p2pdist.errors import NodeStopped, RemoteProtocolError, RequestTimedOut, RPCError
 from p2pdist.ids import ID_BYTES, NodeID, Topic
 from p2pdist.keys import NetworkKeys
 from p2pdist.overlay.carry import Carrier
@@ -43,6 +43,7 @@ from p2pdist.overlay.wire import (
     Error,
     ErrorCode,
     Find,
+    Forwarded,
     Found,
     GetPeers,
     Join,
@@ -54,6 +55,7 @@ from p2pdist.overlay.wire import (
     Reply,
     Request,
     StatusUpdate,
+    Verdict,
     decode,
     encode,
 )
@@ -110,7 +112,7 @@ class Network:
     _serve: dict[type[Message], Serve] = field(init=False)
     _searches: OrderedDict[bytes, Search] = field(init=False, factory=OrderedDict)
     _waiting: deque[Search] = field(init=False, factory=deque)
-    _active: int = field(init=False, default=0)
+    _active: dict[bytes, Search] = field(init=False, factory=dict)
     _crawls: dict[int, Convergence] = field(init=False, factory=dict)
     _stopped: bool = field(init=False, default=False)
 
@@ -167,8 +169,6 @@ class Network:
     def _receive(self, source: Address, message: Message) -> None:
         now = self.clock.seconds()
         if isinstance(message, Reply):
-            if isinstance(message, Pong):
-                self._own_address(message.observed)
             self.rpc.reply_received(source, message)
         elif isinstance(message, Offer):
             self._offer(source, message, now)
@@ -253,6 +253,14 @@ class Network:
 
     def _get_peers(self, source: Address, request: Request, now: float) -> Reply | None:
         assert isinstance(request, GetPeers)
+        if request.qid[:QUERY_BYTES] in self._searches:  # our own query came round
+            return Forwarded(
+                rid=request.rid,
+                attempt=request.attempt,
+                verdict=Verdict.NO_ROUTE,
+                units=request.units,
+                token=self.guard.mint.token(source, now),
+            )
         return self._carrier.received(source, request, now)
 
     def _accept(self, source: Address, request: Request, now: float) -> Reply:
@@ -309,20 +317,22 @@ class Network:
         known = self.peers.get(request.topic, source)
         if known is None or known.node_id != request.node_id:
             return Error(rid=request.rid, attempt=request.attempt, error=ErrorCode.NOT_A_PEER)
-        if request.sequence >= known.sequence:
-            self.peers.put(
-                request.topic, request.node_id, source, request.status, request.sequence, now
-            )
-            listener = self.status_listeners.get(request.topic)
-            if listener is not None:
-                listener(source, request)
+        entry = self.peers.put(
+            request.topic, request.node_id, source, request.status, request.sequence, now
+        )
+        listener = self.status_listeners.get(request.topic)
+        if listener is not None and (entry is None or entry.sequence == request.sequence):
+            listener(source, request)
         return Noted(rid=request.rid, attempt=request.attempt)
 
     def _offer(self, source: Address, offer: Offer, now: float) -> None:
         search = self._searches.get(offer.qid[:QUERY_BYTES])
         if search is None:
             self._carrier.relay_offer(source, offer, now)
-        elif offer.finder is None or search.lookup.walked(source):
+        elif offer.finder is None or (
+            # only who walks for us relays, and a stranger on the Internet names nobody on our LAN
+            search.lookup.walked(source) and scope(offer.finder) >= scope(source)
+        ):
             for told in list(self.offer_from):
                 told(source)
             search.offered(offer, offer.finder or source)
@@ -357,12 +367,13 @@ class Network:
 
         Returns:
             A Deferred that fires with the :class:`Pong` and fails as :meth:`RPC.call` does. An
-            address that stays silent is left alone by lookups for a while.
+            address that never answered is left alone by lookups for a while. One that did is a
+            node: after a partition it is wanted at once.
         """
 
         def silent(failure: Failure) -> Failure:
-            if failure.check(RPCError):
-                self.guard.silent.add(address, self.clock.seconds())
+            if failure.check(RequestTimedOut):
+                self.unanswered(address)
             return failure
 
         return self.rpc.ping(address).addErrback(silent)
@@ -377,12 +388,41 @@ class Network:
 
     def nodes_told(self, entries: tuple[NodeEntry, ...]) -> None:
         """Contact nodes that a finder named, while the tables are small."""
-        for entry in entries:
+        for entry in self.worth_asking(entries):
             if len(self.neighbours) > limits.SMALL_TABLE:
                 return
-            fresh = self.neighbours.get(entry.address) is None
-            if fresh and entry.node_id != self.node_id and self.approachable(entry.address):
+            if self.neighbours.get(entry.address) is None:
                 self.contact(entry.address).addErrback(_quietly)
+
+    def worth_asking(self, entries: tuple[NodeEntry, ...]) -> list[NodeEntry]:
+        """Return those of the nodes one answer named that may be asked.
+
+        Strangers among them cost a ping each, so a liar must not name a victim often: one per
+        global host, ``limits.SUBNET_PER_BUCKET`` per subnet, none that was silent lately.
+        """
+        asked: list[NodeEntry] = []
+        hosts: set[bytes] = set()
+        subnets: Counter[bytes] = Counter()
+        for entry in entries:
+            if entry.node_id == self.node_id or not self.approachable(entry.address):
+                continue
+            if self.neighbours.get(entry.address) is None:
+                host, subnet = limit_key(entry.address), subnet_key(entry.address)
+                if host in hosts or (
+                    subnet is not None and subnets[subnet] >= limits.SUBNET_PER_BUCKET
+                ):
+                    continue
+                hosts.add(host)
+                if subnet is not None:
+                    subnets[subnet] += 1
+            asked.append(entry)
+        return asked
+
+    def unanswered(self, address: Address) -> None:
+        """Note that a call to ``address`` timed out: a stranger is left alone for a while."""
+        path = self.rpc.paths.peek(address)
+        if path is None or path.heard_at is None:
+            self.guard.silent.add(address, self.clock.seconds())
 
     # --- what searches need (see search.Surroundings) ---
 
@@ -423,23 +463,26 @@ class Network:
         self._searches[search.query] = search
         while len(self._searches) > SEARCHES_KEPT + limits.DESCRIPTORS:
             self._searches.popitem(last=False)
-        if self._active >= limits.LOOKUPS:
+        if len(self._active) >= limits.LOOKUPS:
             self._waiting.append(search)
             return
-        self._active += 1
+        self._active[search.query] = search
         search.start()
 
     def ended(self, search: Search) -> None:
         """Note that a search is over; the next waiting one starts."""
-        del search
-        self._active -= 1
-        if self._waiting and not self._stopped:
-            self._active += 1
-            self._waiting.popleft().start()
+        if self._active.pop(search.query, None) is None or self._stopped or not self._waiting:
+            return
+        following = self._waiting.popleft()
+        self._active[following.query] = following
+        following.start()
 
     def forget(self, search: Search) -> None:
-        """Drop a search: its late offers no longer interest anybody."""
+        """Drop a search, also one that runs or waits; its late offers interest nobody."""
         self._searches.pop(search.query, None)
+        if search in self._waiting:
+            self._waiting.remove(search)
+        self.ended(search)
 
     def converge(self, target: bytes, wanted: int) -> Deferred[list[NodeEntry]]:
         """Find the ``wanted`` nodes nearest to ``target``.

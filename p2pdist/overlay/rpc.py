@@ -71,6 +71,7 @@ class _Call:
     started: float
     sent: list[float] = field(factory=list)
     challenges: int = 0
+    forgiven: int = 0
     timer: IDelayedCall | None = None
     answered: bool = False
     late: Callable[[Reply], None] | None = None
@@ -203,12 +204,14 @@ class RPC:
             self._try(call)
         return call.done
 
-    def ping(self, address: Address) -> Deferred[Reply]:
-        """Ping ``address``: 3 tries within 2 s. Fires with the :class:`Pong`, fails as ``call``."""
+    def ping(
+        self, address: Address, tries: int = limits.FIRST_CONTACT_TRIES
+    ) -> Deferred[Reply]:
+        """Ping ``address``, within 2 s. Fires with the :class:`Pong`, fails as ``call``."""
         return self.call(
             address,
             Ping(node_id=self.node_id),
-            tries=limits.FIRST_CONTACT_TRIES,
+            tries=tries,
             deadline_s=limits.FIRST_CONTACT_WINDOW_S,
         )
 
@@ -230,10 +233,11 @@ class RPC:
         now = self.clock.seconds()
         path = self.paths[call.address]
         attempt = len(call.sent)
+        doublings = attempt - call.forgiven
         request = attrs.evolve(call.build(call.rid, path.token), attempt=attempt)
         call.sent.append(now)
-        backoff = path.rto_s() * 2**attempt
-        if attempt:
+        backoff = path.rto_s() * 2**doublings
+        if doublings:
             backoff *= 1 + limits.RTO_JITTER * (2 * self.rng.random() - 1)
         wait = max(0.0, min(backoff, limits.RTO_MAX_S, call.deadline - now))
         call.timer = self.clock.callLater(wait, self._timed_out, call)
@@ -242,7 +246,7 @@ class RPC:
     def _timed_out(self, call: _Call) -> None:
         call.timer = None
         now = self.clock.seconds()
-        if len(call.sent) < call.tries_max and now < call.deadline:
+        if len(call.sent) - call.forgiven < call.tries_max and now < call.deadline:
             self._try(call)
             return
         self.paths[call.address].misses += 1
@@ -339,13 +343,15 @@ class RPC:
             return  # the timer goes on: a node that only challenges counts as silent
         if call.timer is not None:
             call.timer.cancel()
-        call.sent.pop()  # a challenged try does not count
+        call.forgiven += 1  # a challenged try does not count, but keeps its number
         self._try(call)
 
     def stop(self) -> None:
         """Fail every open call with :class:`NodeStopped`; later calls fail at once."""
         self._stopped = True
         for call in list(self._calls.values()):
+            if call.rid not in self._calls:
+                continue  # whoever learned of the end of another call cancelled this one
             if call.answered:
                 if call.timer is not None:
                     call.timer.cancel()

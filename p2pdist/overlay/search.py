@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+import attrs
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -17,7 +18,7 @@ from twisted.python.failure import Failure
 
 from p2pdist import limits
 from p2pdist.addresses import Address, scope
-from p2pdist.errors import NodeStopped, RPCError
+from p2pdist.errors import NodeStopped, RequestTimedOut, RPCError
 from p2pdist.ids import NodeID, Topic
 from p2pdist.overlay.fields import NodeEntry
 from p2pdist.overlay.iterate import Iteration
@@ -72,6 +73,12 @@ class Surroundings(Protocol):
 
     def nodes_told(self, entries: tuple[NodeEntry, ...]) -> None:
         """Take nodes somebody named."""
+
+    def worth_asking(self, entries: tuple[NodeEntry, ...]) -> list[NodeEntry]:
+        """Return those of the nodes one answer named that may be asked."""
+
+    def unanswered(self, address: Address) -> None:
+        """Note that a call timed out."""
 
     def no_route(self, address: Address) -> None:
         """Note that a first hop answered but knows nobody to ask."""
@@ -133,7 +140,9 @@ class Convergence:
             self._timer = None
         due = self._iteration.next_timer(now)
         if due is not None:
-            self._timer = self.network.clock.callLater(max(0.0, due - now), self._timer_fired)
+            self._timer = self.network.clock.callLater(
+                max(limits.TIMER_GRAIN_S, due - now), self._timer_fired
+            )
 
     def _timer_fired(self) -> None:
         self._timer = None
@@ -153,14 +162,16 @@ class Convergence:
         if self._over:
             return
         near = scope(entry.address)
-        told = [n for n in (*reply.nodes4, *reply.nodes6) if scope(n.address) >= near]
+        told = tuple(n for n in (*reply.nodes4, *reply.nodes6) if scope(n.address) >= near)
         self._iteration.answered(entry.address)
-        self._iteration.learn(told)
+        self._iteration.learn(self.network.worth_asking(told))
         self.visit(entry)
         self._step()
 
     def _eb_silent(self, failure: Failure, entry: NodeEntry) -> None:
         failure.trap(RPCError, NodeStopped)
+        if failure.check(RequestTimedOut):
+            self.network.unanswered(entry.address)
         if not self._over:
             self._iteration.silent(entry.address)
             self._step()
@@ -186,7 +197,10 @@ class Search:
     lookup: Lookup = field(init=False)
     _timer: IDelayedCall | None = field(init=False, default=None)
     _crawl: Convergence | None = field(init=False, default=None)
+    _started: bool = field(init=False, default=False)
     _over: bool = field(init=False, default=False)
+    _advancing: bool = field(init=False, default=False)
+    _poked: bool = field(init=False, default=False)
 
     def __attrs_post_init__(self) -> None:
         query = self.network.rpc.entropy(QUERY_BYTES)
@@ -203,13 +217,25 @@ class Search:
         return self.lookup.state is State.FOUND
 
     def start(self) -> None:
-        """Begin."""
+        """Begin; the lookup's time counts from now, not from when it was queued."""
+        self._started = True
+        self.lookup.started = self.network.clock.seconds()
         self.poke()
 
     def poke(self) -> None:
         """Look again: time passed, a reply came, or there is a new neighbour."""
-        if not self._over:
-            self._advance()
+        if self._over or not self._started:
+            return
+        self._poked = True
+        if self._advancing:
+            return  # a call failed at once; a loop, for with many neighbours recursion is too deep
+        self._advancing = True
+        try:
+            while self._poked and not self._over:
+                self._poked = False
+                self._advance()
+        finally:
+            self._advancing = False
 
     def _advance(self) -> None:
         self._quiet()
@@ -220,20 +246,27 @@ class Search:
                 now, network.walk_candidates(), network.log2_reach(), network.table_size()
             )
         )
-        if self._over or self._timer is not None:
-            return  # a call that failed at once brought us here a second time
+        if self._over or self._poked:
+            return
         due = self.lookup.next_timer()
         if due is None:
             self._end()
         else:
-            self._timer = network.clock.callLater(max(0.0, due - now), self._timer_fired)
+            self._timer = network.clock.callLater(
+                max(limits.TIMER_GRAIN_S, due - now), self._timer_fired
+            )
 
     def _timer_fired(self) -> None:
         self._timer = None
         self.poke()
 
     def offered(self, offer: Offer, finder: Address) -> None:
-        """Take an offer whose qid is this search's."""
+        """Take an offer whose qid is this search's.
+
+        A finder that a relay named is a stranger: it is pinged before anything larger goes there.
+        """
+        if offer.finder is not None:
+            offer = attrs.evolve(offer, cookie=b"")
         self._carry_out(self.lookup.offered(offer, finder))
 
     def joined(self) -> None:
@@ -317,7 +350,7 @@ class Search:
                 status=status,
                 sequence=sequence,
             ),
-            introduced=True,
+            introduced=bool(pull.cookie),
         )
         called.addCallbacks(
             lambda reply: self._cb_pulled(reply, pull.finder),

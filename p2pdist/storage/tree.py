@@ -6,7 +6,7 @@ good. Threat: see ``disk``; names come from verified metadata, but what stands u
 whatever a local user put there. Tests: ``test_tree``.
 
 Methods block and may be called from several workers at once. A handle in use is never closed:
-the cache only closes idle ones, and what is dropped while in use is closed by its last user.
+what the cache drops while it is in use is closed by its last user.
 """
 
 from __future__ import annotations
@@ -155,12 +155,12 @@ class FileTree:
                     self.disk.close(entry.handle)
 
     def _trim(self, keep: int) -> None:
-        for file in list(self._cache)[: max(0, len(self._cache) - keep)]:
-            if keep == 0 or not self._cache[file].users:
-                entry = self._cache.pop(file)
-                entry.dropped = True
-                if not entry.users:
-                    self.disk.close(entry.handle)
+        """Drop the handles that were not used for longest."""
+        while len(self._cache) > keep:
+            _, entry = self._cache.popitem(last=False)
+            entry.dropped = True
+            if not entry.users:
+                self.disk.close(entry.handle)
 
     def move(self, top: str, rename: Callable[[], None]) -> None:
         """Rename the tree on disk by calling ``rename``; nobody opens a file meanwhile."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from attrs import define, evolve, field
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from p2pdist import limits
 from p2pdist.addresses import Address, HostPort
@@ -118,6 +120,13 @@ class Station:
         for entry, data in zip(made.metadata.files, made.files().values(), strict=True):
             mode = 0o755 if entry.executable else 0o644
             self.disk.put(f"{DATA}/{entry.joined}", data, mode=mode)
+
+
+def failures_of(deferred: Deferred[Any]) -> list[Failure]:
+    """Return a list that gets the failure of ``deferred``, once it fails."""
+    failures: list[Failure] = []
+    deferred.addErrback(failures.append)
+    return failures
 
 
 def pointing(made: Content, *nodes: Station | str) -> Descriptor:

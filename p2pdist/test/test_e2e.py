@@ -32,7 +32,10 @@ def command(*arguments: str) -> Deferred[tuple[bytes, bytes, int]]:
     """Run ``p2pdist``; fires with what it printed, its errors, and its exit code."""
     code = "from p2pdist.faces.cli.main import main; main()"
     environment = {**os.environ, "PYTHONPATH": ROOT, "PYTHONUNBUFFERED": "1"}
-    return getProcessOutputAndValue(sys.executable, ["-c", code, *arguments], environment)
+    output: Deferred[tuple[bytes, bytes, int]] = getProcessOutputAndValue(
+        sys.executable, ["-c", code, *arguments], environment
+    )
+    return output
 
 
 class ProcessTests(TestCase):
@@ -46,9 +49,7 @@ class ProcessTests(TestCase):
         self.folder.mkdir()
         self.processes: list[TwistdProcess] = []
 
-    async def tearDown(self):
-        """End every process."""
-        await gatherResults([process.stop() for process in self.processes])
+        self.addCleanup(lambda: gatherResults([process.stop() for process in self.processes]))
 
     def twistd(self, name: str, *options: str) -> TwistdProcess:
         """Start ``twistd -n p2pdist``."""
@@ -120,7 +121,7 @@ class ProcessTests(TestCase):
         await seed.complete
         first = self.twistd("leech", "--descriptor", str(descriptor))
         await first.reached(20)
-        first.transport.signalProcess("KILL")
+        first.kill()
         await first.ended
         self.assertFalse((first.folder / "model.bin").exists())
         second = self.twistd("leech", "--descriptor", str(descriptor))

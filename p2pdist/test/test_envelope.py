@@ -195,7 +195,8 @@ class ReplayTests(TestCase):
     @given(st.lists(st.integers(0, 3 * limits.REPLAY_WINDOW), max_size=60))
     def test_window_against_a_set(self, counters: list[int]):
         """A counter passes if it is new and not older than the window."""
-        window, seen = ReplayWindow(), set()
+        window = ReplayWindow()
+        seen: set[int] = set()
         for counter in counters:
             old = bool(seen) and max(seen) - counter >= limits.REPLAY_WINDOW
             self.assertEqual(counter not in seen and not old, window.fresh(counter))

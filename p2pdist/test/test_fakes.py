@@ -39,3 +39,15 @@ class WorkersTests(TestCase):
         workers.finish()
         self.result_of(both[0])
         self.assertEqual([2, 1], ran)
+
+    def test_answers_may_be_on_the_way(self) -> None:
+        """What was computed has happened, but nobody knows yet."""
+        workers = StepWorkers()
+        ran: list[int] = []
+        running = workers.run(partial(ran.append, 1))
+        workers.compute()
+        self.assertEqual([1], ran)
+        self.assert_waiting(running)
+        workers.step()
+        self.result_of(running)
+        self.assertEqual([1], ran)

@@ -16,7 +16,7 @@ from p2pdist.errors import (
 from p2pdist.faces.cli.foreground import Foreground, TimedOut, make_config, read_descriptor
 from p2pdist.ids import HashKey
 from p2pdist.stages import Stage
-from p2pdist.test.servicesworld import Station, pointing
+from p2pdist.test.servicesworld import Station, failures_of, pointing
 from p2pdist.test.storehouse import DATA, PIECE, Content, content, one_file
 from p2pdist.test.support import TestCase
 from p2pdist.test.test_sim_swarm import lan, swarm
@@ -95,9 +95,7 @@ class ForegroundTests(TestCase):
         world = lan()
         leech = Station.at(world, "10.0.1.1")
         nobody = Station.at(world, "10.0.0.1")
-        running = foreground(leech, made, nobody, timeout_s=20.0).run()
-        errors = []
-        running.addErrback(errors.append)
+        errors = failures_of(foreground(leech, made, nobody, timeout_s=20.0).run())
         world.run(25)
         self.assertEqual([NoPeersFound], [failure.type for failure in errors])
         self.assertIn("10.0.0.1:7667 no answer", str(errors[0].value))
@@ -110,9 +108,7 @@ class ForegroundTests(TestCase):
         world.link(delay=(0.001, 0.003), bandwidth=500_000)
         bootstrap, _, _ = swarm(world, made, 0)
         leech = Station.at(world, "10.0.1.1")
-        running = foreground(leech, made, bootstrap, timeout_s=5.0).run()
-        errors = []
-        running.addErrback(errors.append)
+        errors = failures_of(foreground(leech, made, bootstrap, timeout_s=5.0).run())
         world.run(8)
         self.assertEqual([TimedOut], [failure.type for failure in errors])
         self.assertEqual(6, TimedOut.exit_code)
@@ -123,13 +119,10 @@ class ForegroundTests(TestCase):
         world = lan()
         bootstrap, _, _ = swarm(world, made, 0)
         station = Station.at(world, "10.0.1.1")
-        running = foreground(station, made, bootstrap, seed_only=True).run()
-        error = None
-        try:
-            world.wait_for(running)
-        except StorageError as caught:
-            error = caught
-        self.assertIn(f"{DATA}/file.bin is not there or not complete", str(error))
+        errors = failures_of(foreground(station, made, bootstrap, seed_only=True).run())
+        world.run_until(lambda: errors)
+        self.assertEqual([StorageError], [failure.type for failure in errors])
+        self.assertIn(f"{DATA}/file.bin is not there or not complete", str(errors[0].value))
         self.assertFalse(station.holds(made))
 
     def test_port_in_use(self):
@@ -171,6 +164,12 @@ class OptionTests(TestCase):
 
     def test_listen_is_checked(self):
         """``--listen`` takes IP addresses only."""
-        options = {"directory": ".", "port": 0, "nodes": (), "state_dir": None, "no_lan": True}
-        self.assertEqual(("::1",), make_config(listen=("::1", "::1"), **options).listen)
-        self.assertRaises(ConfigurationError, make_config, listen=("lo",), **options)
+
+        def listen(*addresses: str) -> tuple[str, ...]:
+            config = make_config(
+                directory=".", port=0, listen=addresses, nodes=(), state_dir=None, no_lan=True
+            )
+            return config.listen
+
+        self.assertEqual(("::1",), listen("::1", "::1"))
+        self.assertRaises(ConfigurationError, listen, "lo")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from attrs import evolve
 from hypothesis import strategies as st
@@ -41,7 +41,8 @@ def flipped(message: M, name: str, at: int) -> M:
     """Return the message with one byte of one field changed."""
     data = bytearray(getattr(message, name))
     data[at % len(data)] ^= 1
-    return evolve(message, **{name: bytes(data)})
+    changed: Any = bytes(data)
+    return evolve(message, **{name: changed})
 
 
 class HandshakeTests(TestCase):
@@ -97,7 +98,7 @@ class TamperingTests(TestCase):
         ]
         for change in tampered:
             with self.assertRaises(RemoteProtocolError):
-                self.run_with(**change, at=at)  # type: ignore[arg-type]
+                self.run_with(**change, at=at)
 
     def test_unknown_topic(self) -> None:
         """A topic we have no part in is refused by its own rule, without a signature."""

@@ -6,12 +6,12 @@ from attrs import evolve
 
 from p2pdist import limits
 from p2pdist.errors import ContentConflict, NodeStopped
-from p2pdist.ids import HashKey
+from p2pdist.ids import HashKey, NodeID
 from p2pdist.overlay.bootstrap import EntryState
 from p2pdist.overlay.wire import Status
 from p2pdist.stages import Stage
 from p2pdist.test.network import World
-from p2pdist.test.servicesworld import Station, pointing
+from p2pdist.test.servicesworld import Station, failures_of, pointing
 from p2pdist.test.storehouse import DATA, PIECE, Content, content, folder, one_file
 from p2pdist.test.support import TestCase
 
@@ -118,7 +118,7 @@ class SeedScenarioTests(TestCase):
         table = service_c.overlay.network.peers
         topic = d.session.transfer.topic
         for station in (d, e):
-            table.put(topic, bytes(20), station.address, Status.SEED, 0, world.now)
+            table.put(topic, NodeID(bytes(20)), station.address, Status.SEED, 0, world.now)
         start = len(world.trace)
         a.run(pointing(made, b))
         world.run_until(lambda: d.session.membership.joined)
@@ -179,7 +179,7 @@ class RestartTests(TestCase):
         """Two halves that restart without the seed serve each other what they have."""
         made = content({"model.bin": 40 * PIECE})
         world, bootstrap, seed, leech = self.start(made)
-        world.wait_for(leech.service.stopService())
+        leech.stop()
         seed.stop()
         leech.host.restart()
         leech.run(pointing(made, bootstrap))
@@ -222,8 +222,7 @@ class RestartTests(TestCase):
         """A stop during the download leaves no delayed call, port or unfired Deferred."""
         made = content({"model.bin": 60 * PIECE})
         _, bootstrap, seed, leech = self.start(made)
-        failures = []
-        leech.session.complete.addErrback(failures.append)
+        failures = failures_of(leech.session.complete)
         for station in (leech, seed, bootstrap):
             station.stop()
         self.assertEqual(0, leech.disk.open_handles)
@@ -241,8 +240,7 @@ class TroubleTests(TestCase):
         leech = Station.at(world, "10.0.1.1")
         leech.disk.put(f"{DATA}/file.bin", b"mine")
         leech.run(pointing(made, bootstrap))
-        errors = []
-        leech.session.complete.addErrback(errors.append)
+        errors = failures_of(leech.session.complete)
         world.run_until(lambda: leech.session.stage is Stage.FAILED)
         self.assertEqual([ContentConflict], [failure.type for failure in errors])
         self.assertIn("file.bin", leech.session.status().error)

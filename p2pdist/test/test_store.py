@@ -7,9 +7,8 @@ import hashlib
 from typing import Any
 
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel
-from twisted.trial.unittest import TestCase as _  # noqa: F401
 
 from p2pdist import limits
 from p2pdist.errors import (
@@ -221,7 +220,6 @@ class SyncTests(StoreCase):
         """What the kernel dropped is written once more, and the next sync is the proof."""
         self.write(0, 1)
         self.disk.failing["sync_data"] = [errno.EIO]
-        self.disk.failing["forget"] = [errno.EOPNOTSUPP] * 0
         self.error_of(self.store.sync(), StorageError)
         # What this disk forgets on request was all it had of the file: both pieces are gone.
         self.assertEqual([0, 1], self.lost)
@@ -266,31 +264,42 @@ class SyncTests(StoreCase):
         first = self.store.write_piece(0, self.piece(0))
         workers.finish()
         self.result_of(first)
+        self.disk.calls.clear()
         self.disk.failing["sync_data"] = [errno.EIO]
-        syncing = self.store.sync()
-        second = self.store.write_piece(1, self.piece(1))
-        workers.step(1)  # the write of piece 1 is done, but its Deferred has not fired ...
-        self.assertTrue(self.store.have.has(1))
+        syncing, second = self.store.sync(), self.store.write_piece(1, self.piece(1))
+        workers.compute(1)  # piece 1 is written, but that is not known yet
+        workers.step(0)  # the sync fails
         workers.finish()
         self.error_of(syncing, StorageError)
         self.result_of(second)
-        # ... so either it was read again with the rest, or written again: never just believed
+        writes = [call for call in self.disk.calls if call.endswith(f" {PIECE}+{PIECE}")]
+        self.assertEqual(2, sum(call.startswith("write") for call in writes))
+
+    def test_piece_that_came_again_during_a_sync_is_synced_again(self) -> None:
+        """Lost and written anew while a sync runs, it is not covered by that sync."""
+        workers = self.begin_stepwise()
+        writing = self.store.write_piece(0, self.piece(0))
         workers.finish()
-        closing = self.store.close()
+        self.result_of(writing)
+        syncing = self.store.sync()
+        workers.compute(0)
+        self.disk.failing["read"] = [errno.EIO]
+        reading = self.store.read(0, 0, 5)
+        workers.step(1)
+        self.error_of(reading, StorageError)
+        again = self.store.write_piece(0, self.piece(0))
+        workers.step(1)
+        self.result_of(again)
         workers.finish()
-        self.result_of(closing)
-        kept = set(self.store.have)
-        self.disk.crash(lambda: 0.0)
-        held = self.disk.get(self.house.part)
-        for index in kept:
-            self.assertEqual(self.piece(index), held[index * PIECE : (index + 1) * PIECE])
+        self.result_of(syncing)
+        syncs = self.disk.count("sync_data")
+        self.house.clock.advance(limits.SYNC_EVERY_S)
+        workers.finish()
+        self.assertEqual(syncs + 2, self.disk.count("sync_data"))
 
     def test_failing_state_file_costs_no_data(self) -> None:
         """When the bits cannot be written, the pieces stay, and the bits follow later."""
         self.write(0)
-        self.disk.failing["sync_data"] = []
-        data_syncs = self.disk.count("sync_data")
-        self.assertEqual(0, data_syncs)
         self.disk.failures[len(self.disk.calls) + 1] = errno.ENOSPC  # after the data's sync
         self.error_of(self.store.sync(), DiskFull)
         self.assertEqual([0], list(self.store.have))
@@ -365,6 +374,14 @@ class ReadingTests(StoreCase):
             self.error_of(self.store.read(0, 0, 5), StorageError)
         self.assertEqual([0], list(self.store.have))
 
+    def test_own_writes_are_no_change(self) -> None:
+        """A piece that was hashed on its way in is not hashed again on its way out."""
+        self.write(0, 1)
+        self.disk.calls.clear()
+        self.result_of(self.store.read(0, 5, 7))
+        self.assertEqual(1, self.disk.count("read"))
+        self.assertTrue(self.disk.calls[-1].endswith(" 5+7"))
+
     def test_cut_part_is_noticed(self) -> None:
         """A part that somebody cut is not served beyond its end."""
         self.write(0, 1)
@@ -438,17 +455,16 @@ class SeedingTests(StoreCase):
         store = self.result_of(locating)
         assert store is not None
         early, late = store.read(0, 0, 5), store.read(1, 0, 5)
-        first, second = workers.waiting
-        results: list[object] = []
-        workers.waiting.clear()
-        early.addCallback(results.append)
-        # The first worker has read piece 0, and before its answer arrives the file changes and
-        # the second worker notices.
-        del first
+        workers.compute(0)  # piece 0 was read, but that is not known yet
         self.disk.touch(TARGET)
-        second()
+        self.disk.flip(TARGET, 3)
+        workers.step(1)  # piece 1 is read, and the change is seen
+        workers.finish()
+        self.result_of(early)
         self.result_of(late)
-        self.assertEqual([], results)
+        again = store.read(0, 0, 5)
+        workers.finish()
+        self.error_of(again, StorageError)
 
 
 class PublishingTests(StoreCase):
@@ -484,7 +500,7 @@ class PublishingTests(StoreCase):
             workers.finish()
             self.result_of(writing)
         publishing = self.store.publish()
-        served = []
+        served: list[Deferred[bytes]] = []
         while workers.waiting:
             served.append(self.store.read(len(served) % 4, 0, 5))
             workers.step(-1)
@@ -538,8 +554,8 @@ class PublishingTests(StoreCase):
         self.result_of(self.store.read(0, 0, 5))
         self.assertEqual(["open_file READ file.bin"], [c for c in self.disk.calls if "open_f" in c])
 
-    def test_lost_before_the_end(self) -> None:
-        """A piece that is lost while its sha256 is computed stops publishing."""
+    def test_unreadable_in_the_end(self) -> None:
+        """A read that fails while the sha256 is computed stops publishing; again is fine."""
         self.begin(
             Storehouse(one_file()), sha256=hashlib.sha256(self.house.content.data).hexdigest()
         )

@@ -68,7 +68,7 @@ class OptionsTests(TestCase):
         self.assertEqual(str(self.folder.absolute()), config.directory)
         self.assertEqual((0, ("127.0.0.1", "::1"), False), (config.port, config.listen, config.lan))
         self.assertEqual((HostPort("a.example", 7667), HostPort("::1", 7)), config.nodes)
-        self.assertTrue(Path(config.state_dir).is_absolute())
+        self.assertTrue(Path(str(config.state_dir)).is_absolute())
 
     def test_bad_descriptor(self):
         """A bad descriptor is refused with file, line, field and remedy, and code 2."""

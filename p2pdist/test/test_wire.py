@@ -27,7 +27,7 @@ QID = b"q" * wire.QID_BYTES
 RID = b"r" * wire.RID_BYTES
 TOKEN = b"k" * limits.TOKEN_BYTES
 HEAD: dict[str, Any] = {"rid": RID, "attempt": 1, "token": TOKEN, "node_id": NODE_ID}
-ALL_CLASSES = [
+ALL_CLASSES: list[type[wire.Message]] = [
     *(wire.Ping, wire.Find, wire.GetPeers, wire.Offer, wire.Accept, wire.Announce, wire.Join),
     *(wire.StatusUpdate, wire.Hail, wire.Pong, wire.Challenge, wire.Error, wire.Found),
     *(wire.Forwarded, wire.Accepted, wire.Announced, wire.Joined, wire.Noted),
@@ -86,12 +86,12 @@ class RoundTripTests(TestCase):
 
     def test_codes_are_the_protocol(self):
         """Codes of replies follow from their requests: these numbers never change."""
-        requests = [wire.Ping, wire.Find, wire.GetPeers, wire.Accept, wire.Announce]
+        requests: list[type[wire.Request]] = [wire.Ping, wire.Find, wire.GetPeers, wire.Accept, wire.Announce]
         requests += [wire.Join, wire.StatusUpdate]
         self.assertEqual([0, 2, 3, 5, 6, 7, 8], [kind.code for kind in requests])
         for kind in requests:
             self.assertEqual(kind.code | 0x40, kind.reply.code)
-        others = [wire.Offer, wire.Hail, wire.Challenge, wire.Error]
+        others: list[type[wire.Message]] = [wire.Offer, wire.Hail, wire.Challenge, wire.Error]
         self.assertEqual([0x04, 0x10, 0x7E, 0x7F], [kind.code for kind in others])
 
     def test_annotated_bytes(self):

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 from attrs import define, field
@@ -131,11 +132,17 @@ class TwistdProcess(ProcessProtocol):
         self._log.close()
         gone = DemoFailed(f"{self.name} ended too soon; see {self._log_path}")
         watched = [waited for _, waited in self._watched]
-        for waited in (self.listening, self.complete, *watched):
+        waiting: list[Deferred[Any]] = [self.listening, self.complete, *watched]
+        for waited in waiting:
             if not waited.called:
                 waited.errback(gone)
                 waited.addErrback(lambda _failure: None)  # the first to wait has been told
         self.ended.callback(None)
+
+    def kill(self) -> None:
+        """End it at once, as ``kill -9`` does."""
+        assert self.transport is not None
+        self.transport.signalProcess("KILL")
 
     def stop(self) -> Deferred[None]:
         """Ask it to stop; fires when it is gone."""

@@ -205,7 +205,7 @@ class Foreground:
         if self._result is not None:
             return
         self._result = result
-        self._stop().addCallback(lambda _: self._done.callback(result))  # type: ignore[arg-type]
+        self._stop().addCallback(lambda _: self._done.callback(result))
 
     def _stop(self) -> Deferred[None]:
         if self._loop.running:
