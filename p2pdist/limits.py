@@ -333,7 +333,7 @@ PROGRESS_EVERY_S: Final = 1.0
 PROGRESS_LOG_S: Final = 10.0
 RATE_WINDOW_S: Final = 5.0
 QUIET_S: Final = 10.0
-"""A session says what it waits for once it has waited so long."""
+"""A session logs what it waits for once it has waited so long, and not oftener than that."""
 LOG_PER_KIND: Final = 10
 """Lines a minute for one kind of remote trouble; the rest is counted."""
 

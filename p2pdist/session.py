@@ -108,6 +108,7 @@ class Session:
     _started_at: float = field(init=False, default=0.0)
     _logged_parts: int = field(init=False, default=0)
     _logged_wait: str = field(init=False, default="")
+    _waiting_logged_at: float = field(init=False, default=0.0)
     _blocked: dict[Address, None] = field(init=False, factory=dict)
     _stalled_at: float | None = field(init=False, default=None)
     _stall_searches: int = field(init=False, default=0)
@@ -130,7 +131,7 @@ class Session:
 
     def start(self) -> None:
         """Look at the disk, then go and find peers."""
-        self._started_at = self.network.clock.seconds()
+        self._started_at = self._waiting_logged_at = self.network.clock.seconds()
         self.bootstrap.add(self.nodes)
         located = locate(self.place, self.descriptor, self._hashed)
         self._opening = located
@@ -404,10 +405,18 @@ class Session:
             self._stalled_at = now
             self._stall_searches += 1
             self.membership.search()
+        self._log_wait(now)
+
+    def _log_wait(self, now: float) -> None:
+        """Log what is waited for when it is something new, at a pace that people can read."""
         waiting = self.status().waiting_for
-        if waiting and waiting != self._logged_wait and now - self._started_at > limits.QUIET_S:
+        if not waiting:
+            self._logged_wait = ""
+            return
+        if waiting != self._logged_wait and now - self._waiting_logged_at >= limits.QUIET_S:
+            self._logged_wait = waiting
+            self._waiting_logged_at = now
             self._log.info("{name}: waiting for {what}", name=self.name, what=waiting)
-        self._logged_wait = waiting
 
     def status(self) -> SessionStatus:
         """Return how it stands."""

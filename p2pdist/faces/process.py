@@ -1,7 +1,7 @@
 """Running as a process: the global reactor, its clock, and commands that end by themselves.
 
 Job: everything in this package that needs the process's one reactor gets it here (the twistd plugin
-is given it in ``tap``). Tests: ``test_cli_get``, ``test_e2e``.
+is given it in ``tap``). Tests: ``test_foreground``, ``test_e2e``.
 """
 
 from __future__ import annotations

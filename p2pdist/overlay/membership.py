@@ -150,7 +150,7 @@ class Membership:
         self._next_search = self._next_announce = None
         if self._search is not None:
             self._search.stop()
-            self.network.forget(self._search)
+            self.network.agenda.forget(self._search)
         self._candidates.clear()
 
     def set_status(self, status: Status) -> None:
@@ -195,7 +195,7 @@ class Membership:
 
     def _start_search(self) -> None:
         if self._search is not None:
-            self.network.forget(self._search)
+            self.network.agenda.forget(self._search)
         self._searching = True
         self._search = Search(
             self.network,
@@ -204,11 +204,11 @@ class Membership:
             candidate=self.candidate,
             ended=self._search_ended,
         )
-        self.network.begin(self._search)
+        self.network.agenda.begin(self._search)
 
     def _search_ended(self, search: Search) -> None:
         self._searching = False
-        self.network.ended(search)
+        self.network.agenda.ended(search)
         if not self._running:
             return
         self._failures = 0 if self.joined else self._failures + 1

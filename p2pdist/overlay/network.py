@@ -12,7 +12,7 @@ Tests: ``test_overlay``, ``test_sim_discovery``.
 from __future__ import annotations
 
 import random
-from collections import Counter, OrderedDict, deque
+from collections import Counter
 from collections.abc import Callable
 
 from attrs import define, field
@@ -21,10 +21,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from p2pdist import limits
-from p2pdist.addresses import Address, is_ipv6, limit_key, scope, subnet_key, usable
+from p2pdist.addresses import Address, is_ipv6, scope, usable
 from p2pdist.errors import NodeStopped, RemoteProtocolError, RequestTimedOut, RPCError
 from p2pdist.ids import ID_BYTES, NodeID, Topic
 from p2pdist.keys import NetworkKeys
+from p2pdist.overlay.agenda import Agenda
 from p2pdist.overlay.carry import Carrier
 from p2pdist.overlay.envelope import Envelope, Header
 from p2pdist.overlay.fields import NodeEntry
@@ -33,7 +34,7 @@ from p2pdist.overlay.lookup import QUERY_BYTES, Candidate
 from p2pdist.overlay.peertable import PeerTable
 from p2pdist.overlay.routing import Neighbour, Neighbourhood
 from p2pdist.overlay.rpc import RPC, ReplyCache
-from p2pdist.overlay.search import Convergence, Search
+from p2pdist.overlay.search import Convergence, few_per_subnet
 from p2pdist.overlay.wire import (
     Accept,
     Accepted,
@@ -66,7 +67,6 @@ StatusListener = Callable[[Address, StatusUpdate], None]
 
 NEIGHBOUR_PINGS = 8
 """Neighbours pinged per upkeep step at most."""
-SEARCHES_KEPT = 4 * limits.LOOKUPS
 OWN_ADDRESSES = 16
 
 
@@ -84,6 +84,7 @@ class Network:
 
     Attributes:
         dropped: how many datagrams were dropped, by the rule they broke.
+        agenda: this node's own searches.
         neighbour_found: called with each node that newly came into the routing table.
         no_route_from: called with each first hop that answered but knows nobody to ask.
         offer_from: called with the source of each offer to a search of ours.
@@ -107,12 +108,10 @@ class Network:
     join_servers: dict[Topic, JoinServer] = field(init=False, factory=dict)
     status_listeners: dict[Topic, StatusListener] = field(init=False, factory=dict)
     own_addresses: dict[Address, None] = field(init=False, factory=dict)
+    agenda: Agenda = field(init=False, factory=Agenda)
     _carrier: Carrier = field(init=False)
     _replies: ReplyCache = field(init=False, factory=ReplyCache)
     _serve: dict[type[Message], Serve] = field(init=False)
-    _searches: OrderedDict[bytes, Search] = field(init=False, factory=OrderedDict)
-    _waiting: deque[Search] = field(init=False, factory=deque)
-    _active: dict[bytes, Search] = field(init=False, factory=dict)
     _crawls: dict[int, Convergence] = field(init=False, factory=dict)
     _stopped: bool = field(init=False, default=False)
 
@@ -253,7 +252,7 @@ class Network:
 
     def _get_peers(self, source: Address, request: Request, now: float) -> Reply | None:
         assert isinstance(request, GetPeers)
-        if request.qid[:QUERY_BYTES] in self._searches:  # our own query came round
+        if self.agenda.get(request.qid[:QUERY_BYTES]) is not None:  # our own query came round
             return Forwarded(
                 rid=request.rid,
                 attempt=request.attempt,
@@ -326,7 +325,7 @@ class Network:
         return Noted(rid=request.rid, attempt=request.attempt)
 
     def _offer(self, source: Address, offer: Offer, now: float) -> None:
-        search = self._searches.get(offer.qid[:QUERY_BYTES])
+        search = self.agenda.get(offer.qid[:QUERY_BYTES])
         if search is None:
             self._carrier.relay_offer(source, offer, now)
         elif offer.finder is None or (
@@ -350,7 +349,7 @@ class Network:
         if self.neighbours.verified(node_id, address, now) and new:
             for found in list(self.neighbour_found):
                 found(address)
-            for search in list(self._searches.values()):
+            for search in self.agenda:
                 search.poke()
 
     def _missed(self, address: Address) -> None:
@@ -395,28 +394,9 @@ class Network:
                 self.contact(entry.address).addErrback(_quietly)
 
     def worth_asking(self, entries: tuple[NodeEntry, ...]) -> list[NodeEntry]:
-        """Return those of the nodes one answer named that may be asked.
-
-        Strangers among them cost a ping each, so a liar must not name a victim often: one per
-        global host, ``limits.SUBNET_PER_BUCKET`` per subnet, none that was silent lately.
-        """
-        asked: list[NodeEntry] = []
-        hosts: set[bytes] = set()
-        subnets: Counter[bytes] = Counter()
-        for entry in entries:
-            if entry.node_id == self.node_id or not self.approachable(entry.address):
-                continue
-            if self.neighbours.get(entry.address) is None:
-                host, subnet = limit_key(entry.address), subnet_key(entry.address)
-                if host in hosts or (
-                    subnet is not None and subnets[subnet] >= limits.SUBNET_PER_BUCKET
-                ):
-                    continue
-                hosts.add(host)
-                if subnet is not None:
-                    subnets[subnet] += 1
-            asked.append(entry)
-        return asked
+        """Return those of the nodes one answer named that may be asked: few, none known silent."""
+        fit = [e for e in entries if e.node_id != self.node_id and self.approachable(e.address)]
+        return few_per_subnet(fit, lambda address: self.neighbours.get(address) is None)
 
     def unanswered(self, address: Address) -> None:
         """Note that a call to ``address`` timed out: a stranger is left alone for a while."""
@@ -457,32 +437,6 @@ class Network:
         """Tell whoever watches that ``address`` answered but knows nobody."""
         for told in list(self.no_route_from):
             told(address)
-
-    def begin(self, search: Search) -> None:
-        """Run a search now, or when one of ``limits.LOOKUPS`` others has ended."""
-        self._searches[search.query] = search
-        while len(self._searches) > SEARCHES_KEPT + limits.DESCRIPTORS:
-            self._searches.popitem(last=False)
-        if len(self._active) >= limits.LOOKUPS:
-            self._waiting.append(search)
-            return
-        self._active[search.query] = search
-        search.start()
-
-    def ended(self, search: Search) -> None:
-        """Note that a search is over; the next waiting one starts."""
-        if self._active.pop(search.query, None) is None or self._stopped or not self._waiting:
-            return
-        following = self._waiting.popleft()
-        self._active[following.query] = following
-        following.start()
-
-    def forget(self, search: Search) -> None:
-        """Drop a search, also one that runs or waits; its late offers interest nobody."""
-        self._searches.pop(search.query, None)
-        if search in self._waiting:
-            self._waiting.remove(search)
-        self.ended(search)
 
     def converge(self, target: bytes, wanted: int) -> Deferred[list[NodeEntry]]:
         """Find the ``wanted`` nodes nearest to ``target``.
@@ -531,8 +485,7 @@ class Network:
         self._stopped = True
         for crawl in list(self._crawls.values()):
             crawl.stop()
-        for search in list(self._searches.values()):
-            search.stop()
+        self.agenda.stop()
         self._carrier.stop()
         self.rpc.stop()
 

@@ -224,8 +224,9 @@ class Node:
     def upkeep(self) -> None:
         """Do what is due in every network; call every few seconds.
 
-        After a pause that differs from the expected one by more than ``limits.CLOCK_JUMP_S``, also
-        when the clock went back, every network takes a new boot id: this may be a restored snapshot, which would use its nonces a second time (decision 6).
+        After a pause that differs from the expected one by more than ``limits.CLOCK_JUMP_S`` (also
+        backwards) every network takes a new boot id: this may be a restored snapshot, which would
+        use its nonces a second time (decision 6).
         """
         now = self.clock.seconds()
         jumped = self._upkeep_at is not None and (

@@ -204,9 +204,7 @@ class RPC:
             self._try(call)
         return call.done
 
-    def ping(
-        self, address: Address, tries: int = limits.FIRST_CONTACT_TRIES
-    ) -> Deferred[Reply]:
+    def ping(self, address: Address, tries: int = limits.FIRST_CONTACT_TRIES) -> Deferred[Reply]:
         """Ping ``address``, within 2 s. Fires with the :class:`Pong`, fails as ``call``."""
         return self.call(
             address,

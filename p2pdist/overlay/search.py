@@ -7,7 +7,8 @@ tells them of new neighbours. Tests: ``test_search``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import attrs
@@ -17,7 +18,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from p2pdist import limits
-from p2pdist.addresses import Address, scope
+from p2pdist.addresses import Address, limit_key, scope, subnet_key
 from p2pdist.errors import NodeStopped, RequestTimedOut, RPCError
 from p2pdist.ids import NodeID, Topic
 from p2pdist.overlay.fields import NodeEntry
@@ -82,6 +83,29 @@ class Surroundings(Protocol):
 
     def no_route(self, address: Address) -> None:
         """Note that a first hop answered but knows nobody to ask."""
+
+
+def few_per_subnet(
+    entries: Iterable[NodeEntry], stranger: Callable[[Address], bool]
+) -> list[NodeEntry]:
+    """Return the nodes of one answer that may be asked.
+
+    Strangers among them cost a ping each, so a liar must not name a victim often: one per global
+    host and ``limits.SUBNET_PER_BUCKET`` per subnet.
+    """
+    asked: list[NodeEntry] = []
+    hosts: dict[bytes, None] = {}
+    subnets: Counter[bytes] = Counter()
+    for entry in entries:
+        if stranger(entry.address):
+            host, subnet = limit_key(entry.address), subnet_key(entry.address)
+            if host in hosts or (subnet and subnets[subnet] >= limits.SUBNET_PER_BUCKET):
+                continue
+            hosts[host] = None
+            if subnet:
+                subnets[subnet] += 1
+        asked.append(entry)
+    return asked
 
 
 @define(eq=False)

@@ -25,7 +25,7 @@ from p2pdist.descriptor import Descriptor
 from p2pdist.errors import AlreadyRunning, ContentConflict, StorageError
 from p2pdist.ids import HashKey
 from p2pdist.source import Progress
-from p2pdist.storage.disk import FileFacts, Kind, NotAFile
+from p2pdist.storage.disk import FileFacts, Kind
 from p2pdist.storage.layout import state_name
 from p2pdist.storage.part import discard, find_state, open_part
 from p2pdist.storage.pieces import Bitfield
@@ -136,7 +136,10 @@ async def _examine(
     if name is None and place.path is None:
         return None
     path = place.target_path(name or "")
-    facts = await run(place.workers, path, partial(_target_facts, place, name or ""))
+    directory, top = place.target(name or "")
+    facts = await run(place.workers, directory, partial(_facts_of, place, directory, top))
+    if facts is not None and facts.kind not in {Kind.FILE, Kind.DIRECTORY}:
+        raise StorageError(f"{path} is {facts.kind.value}, which is not touched")
     if facts is None:
         if place.path is not None:
             raise StorageError(f"{path} does not exist")
@@ -171,16 +174,12 @@ def _is_decided(place: Place, descriptor: Descriptor, facts: FileFacts) -> bool:
     return place.path is not None and descriptor.piece_length is not None
 
 
-def _target_facts(place: Place, name: str) -> FileFacts | None:
-    directory, top = place.target(name)
+def _facts_of(place: Place, directory: str, top: str) -> FileFacts | None:
     root = place.disk.open_root(directory)
     try:
-        facts = place.disk.facts_at(root, top, place.path is not None)
+        return place.disk.facts_at(root, top, place.path is not None)
     finally:
         place.disk.close(root)
-    if facts is not None and facts.kind not in {Kind.FILE, Kind.DIRECTORY}:
-        raise NotAFile(facts.kind)
-    return facts
 
 
 async def _adopt(place: Place, found: Survey) -> Store:

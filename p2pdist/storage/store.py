@@ -56,7 +56,7 @@ def _bytearray(data: bytes) -> bytearray:
     return bytearray(data)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Store:
     """A content on disk; made by ``locate`` and ``create``, ended by :meth:`close`.
 
@@ -73,18 +73,18 @@ class Store:
     log = Logger()
 
     place: Place
-    metadata: Metadata = field(repr=False)
+    metadata: Metadata
     hash_key: HashKey
     have: Bitfield
-    _tree: FileTree = field(kw_only=True, repr=False)
+    _tree: FileTree = field(kw_only=True)
     _stamps: bytearray = field(kw_only=True, repr=False, converter=_bytearray)
-    _state: StateFile | None = field(kw_only=True, repr=False)
-    _sha256: str | None = field(kw_only=True, repr=False)
-    _verified: Bitfield = field(kw_only=True, repr=False)
-    on_lost: Callable[[int], None] | None = field(init=False, default=None, repr=False)
-    geometry: Geometry = field(init=False, repr=False)
-    _pieces: PieceFiles = field(init=False, repr=False)
-    _unsynced: dict[int, int] = field(init=False, factory=dict, repr=False)
+    _state: StateFile | None = field(kw_only=True)
+    _sha256: str | None = field(kw_only=True)
+    _verified: Bitfield = field(kw_only=True)
+    on_lost: Callable[[int], None] | None = field(init=False, default=None)
+    geometry: Geometry = field(init=False)
+    _pieces: PieceFiles = field(init=False)
+    _unsynced: dict[int, int] = field(init=False, factory=dict)
     """Pieces written since the last good sync, with the number of the write."""
     _unsynced_bytes: int = field(init=False, default=0)
     _writes: int = field(init=False, default=0)
@@ -96,15 +96,18 @@ class Store:
     _changes: int = field(init=False, default=0)
     """How often a file was found changed."""
     _closed: bool = field(init=False, default=False)
-    _turn: DeferredLock = field(init=False, factory=DeferredLock, repr=False)
+    _turn: DeferredLock = field(init=False, factory=DeferredLock)
     """Sync, publish and close, one at a time."""
-    _timer: IDelayedCall | None = field(init=False, default=None, repr=False)
+    _timer: IDelayedCall | None = field(init=False, default=None)
     _jobs: int = field(init=False, default=0)
-    _idle: Deferred[None] | None = field(init=False, default=None, repr=False)
+    _idle: Deferred[None] | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         self.geometry = geometry_of(self.metadata)
         self._pieces = PieceFiles(self._tree, self.metadata, self.geometry)
+
+    def __repr__(self) -> str:
+        return f"<Store {self.path}: {self.have.count_set} of {self.have.count} pieces>"
 
     @property
     def complete(self) -> bool:

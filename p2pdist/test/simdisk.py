@@ -35,7 +35,7 @@ def _error(code: int) -> OSError:
     return OSError(code, os.strerror(code))
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Node:
     """A file, folder, link or other thing."""
 
@@ -80,7 +80,7 @@ def _apply_names(names: dict[str, _Node], change: dict[str, _Node | None]) -> No
 
 
 @implementer(IDisk)
-@define(eq=False)
+@define(eq=False, repr=False)
 class SimDisk:
     """One simulated file system; ``/`` exists.
 
@@ -88,7 +88,7 @@ class SimDisk:
         capacity: bytes there is room for.
         calls: name and subject of every operation that may fail, in order.
         failures: number of an operation in ``calls`` -> errno it fails with, without effect.
-        failing: name of an operation -> errnos its next calls fail with, likewise.
+        failing: name of an operation -> errnos its next calls fail with, likewise; 0 lets one by.
         crash_before: number of the operation at which the power goes off.
         unsupported: names of operations that fail with EOPNOTSUPP (``link``) or do nothing.
     """
@@ -271,7 +271,7 @@ class SimDisk:
         codes = self.failing.get(name)
         if code is None and codes:
             code = codes.pop(0)
-        if code is not None:
+        if code:
             raise _error(code)
 
     def count(self, name: str) -> int:

@@ -92,7 +92,8 @@ class BucketTests(TestCase):
         table = RoutingTable(OWN)
         for node_id, address, misses in seen:
             inside = table.verified(node_id, address, 0.0)
-            self.assertEqual(inside, table.get(address) is not None)
+            if node_id != OWN:
+                self.assertEqual(inside, table.get(address) is not None)
             for _ in range(misses):
                 table.missed(address)
         entries = list(table)
@@ -135,7 +136,8 @@ class BucketTests(TestCase):
         for victim in range(count):
             for _ in range(limits.MISSES_DEAD):
                 table.missed(local(victim))
-        moved = [entry.address for entry in table if entry.address >= local(100)]
+        waiting = {local(100 + number) for number in range(count)}
+        moved = [entry.address for entry in table if entry.address in waiting]
         kept = [local(99 + count - age) for age in range(limits.REPLACEMENTS)]
         self.assertEqual(set(kept), set(moved))
         self.assertEqual(kept[0], moved[0], "the newest first")

@@ -63,7 +63,7 @@ class SenderTests(TestCase):
             size=len(reads.data),
             header=partial(block_header, index),
             read=reads.read,
-            progressed=lambda size: self.told.append(size),
+            progressed=self.told.append,
             done=lambda: self.told.append("done"),
             failed=lambda failure: self.told.append(failure.value),
         )

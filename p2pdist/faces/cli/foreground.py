@@ -1,7 +1,7 @@
 """A node in the foreground: what ``get`` and ``seed`` have in common.
 
 Job: options of a node, a service that runs one descriptor, a progress line every second, an end.
-Tests: ``test_cli_get``, ``test_e2e``.
+Tests: ``test_foreground``, ``test_e2e``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``p2pdist get``: fetch one content in the foreground. Tests: ``test_cli_get``, ``test_e2e``."""
+"""``p2pdist get``: fetch one content in the foreground. Tests: ``test_foreground``, ``test_e2e``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``p2pdist verify``: compare what is on disk with a descriptor. Tests: ``test_cli_verify``."""
+"""``p2pdist verify``: compare what is on disk with a descriptor. Tests: ``test_cli_main``, ``test_e2e``."""
 
 from __future__ import annotations
 

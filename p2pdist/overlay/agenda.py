@@ -1,0 +1,68 @@
+"""Which searches of a network run, wait and are remembered. Pure but for starting them.
+
+Job: at most ``limits.LOOKUPS`` searches at once, the others in the order they came; a search is
+kept after its end, because late offers still count, until whoever began it forgets it.
+It does NOT search. Threat: none from outside; many contents in one process. Tests: ``test_search``.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+
+from attrs import define, field
+
+from p2pdist import limits
+from p2pdist.overlay.search import Search
+
+SEARCHES_KEPT = 4 * limits.LOOKUPS + limits.DESCRIPTORS
+
+
+@define(eq=False)
+class Agenda:
+    """The searches of one network."""
+
+    _kept: OrderedDict[bytes, Search] = field(init=False, factory=OrderedDict)
+    _active: dict[bytes, Search] = field(init=False, factory=dict)
+    _waiting: deque[Search] = field(init=False, factory=deque)
+    _stopped: bool = field(init=False, default=False)
+
+    def __iter__(self) -> Iterator[Search]:
+        return iter(list(self._kept.values()))
+
+    def get(self, query: bytes) -> Search | None:
+        """Return the search whose qids begin with ``query``."""
+        return self._kept.get(query)
+
+    def begin(self, search: Search) -> None:
+        """Run a search now, or when one of ``limits.LOOKUPS`` others has ended."""
+        self._kept[search.query] = search
+        while len(self._kept) > SEARCHES_KEPT:
+            self._kept.popitem(last=False)
+        if len(self._active) >= limits.LOOKUPS:
+            self._waiting.append(search)
+        else:
+            self._run(search)
+
+    def _run(self, search: Search) -> None:
+        self._active[search.query] = search
+        search.start()
+
+    def ended(self, search: Search) -> None:
+        """Note that a search is over; the next waiting one starts."""
+        running = self._active.pop(search.query, None) is not None
+        if running and self._waiting and not self._stopped:
+            self._run(self._waiting.popleft())
+
+    def forget(self, search: Search) -> None:
+        """Drop a search, also one that runs or waits; its late offers interest nobody."""
+        self._kept.pop(search.query, None)
+        if search in self._waiting:
+            self._waiting.remove(search)
+        self.ended(search)
+
+    def stop(self) -> None:
+        """End every search without telling."""
+        self._stopped = True
+        for search in self:
+            search.stop()

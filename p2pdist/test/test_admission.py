@@ -1,0 +1,152 @@
+"""Tests for :mod:`p2pdist.swarm.admission` and :mod:`p2pdist.swarm.listener`."""
+
+from __future__ import annotations
+
+from attrs import define
+from twisted.internet.address import IPv4Address
+from twisted.internet.task import Clock
+
+from p2pdist import limits
+from p2pdist.addresses import Address
+from p2pdist.swarm.admission import Admission
+from p2pdist.swarm.connection import PeerConnection
+from p2pdist.swarm.listener import PeerListener
+from p2pdist.test.support import TestCase
+from p2pdist.test.swarmfakes import FakeSocket, node_key
+
+
+@define
+class Connection:
+    """Counted; see :class:`p2pdist.swarm.admission.Admitted`."""
+
+    useful_at: float = 0.0
+    gone: bool = False
+
+    def shed(self) -> None:
+        """Go."""
+        self.gone = True
+
+
+def address(number: int) -> Address:
+    """Return a global address of a host of its own."""
+    return Address(f"1.{number // 65536}.{number // 256 % 256}.{number % 256}", 7667)
+
+
+class AdmissionTests(TestCase):
+    """The count."""
+
+    def setUp(self) -> None:
+        """Nobody there."""
+        self.admission = Admission()
+
+    def proved(self, number: int, useful_at: float = 0.0) -> Connection:
+        """Let a caller in and prove it."""
+        ticket = self.admission.enter(address(number), outgoing=False, now=0.0)
+        assert ticket is not None
+        connection = Connection(useful_at)
+        self.admission.hold(ticket, connection)
+        self.admission.prove(ticket)
+        return connection
+
+    def test_callers_leave_a_quarter(self) -> None:
+        """Callers get three quarters of CONNECTIONS; the rest is there to dial."""
+        for number in range(limits.CONNECTIONS * 3 // 4):
+            self.proved(number, useful_at=50.0)
+        self.assertIsNone(self.admission.enter(address(9999), outgoing=False, now=100.0))
+        for number in range(limits.CONNECTIONS // 4):
+            ticket = self.admission.enter(address(5000 + number), outgoing=True, now=100.0)
+            self.assertIsNotNone(ticket)
+        self.assertIsNone(self.admission.enter(address(9999), outgoing=True, now=100.0))
+        self.assertEqual(limits.CONNECTIONS, self.admission.count)
+
+    def test_useless_longest_goes(self) -> None:
+        """When all places are taken, who was useless longest, for IDLE_S at least, makes room."""
+        connections = [
+            self.proved(number, useful_at=float(number + 1))
+            for number in range(limits.CONNECTIONS * 3 // 4)
+        ]
+        self.assertIsNone(self.admission.enter(address(9999), outgoing=False, now=limits.IDLE_S))
+        ticket = self.admission.enter(address(9999), outgoing=False, now=limits.IDLE_S + 2)
+        self.assertIsNotNone(ticket)
+        gone = [number for number, connection in enumerate(connections) if connection.gone]
+        self.assertEqual([0], gone)
+
+    def test_hosts_are_bounded(self) -> None:
+        """A global host gets CONNECTIONS_PER_HOST; private ones are counted by port too."""
+        for _ in range(limits.CONNECTIONS_PER_HOST):
+            self.assertIsNotNone(self.admission.enter(address(1), outgoing=False, now=0.0))
+        self.assertIsNone(self.admission.enter(address(1), outgoing=False, now=0.0))
+        self.assertIsNotNone(self.admission.enter(address(2), outgoing=False, now=0.0))
+        for port in range(1, 2 * limits.CONNECTIONS_PER_HOST):
+            private = Address("10.0.0.1", port)
+            self.assertIsNotNone(self.admission.enter(private, outgoing=False, now=0.0))
+
+    def test_oldest_unproved_goes(self) -> None:
+        """Of CONNECTIONS_UNPROVED silent callers the oldest makes room for the next."""
+        silent = []
+        for number in range(limits.CONNECTIONS_UNPROVED):
+            ticket = self.admission.enter(address(number), outgoing=False, now=0.0)
+            assert ticket is not None
+            silent.append(Connection())
+            self.admission.hold(ticket, silent[-1])
+        self.assertFalse(silent[0].gone)
+        self.assertIsNotNone(self.admission.enter(address(1000), outgoing=False, now=0.0))
+        self.assertEqual([True, False], [silent[0].gone, silent[1].gone])
+        self.assertEqual(limits.CONNECTIONS_UNPROVED, self.admission.count)
+
+    def test_leaving(self) -> None:
+        """Who leaves is not counted, and may leave twice."""
+        ticket = self.admission.enter(address(1), outgoing=True, now=0.0)
+        assert ticket is not None
+        self.admission.leave(ticket)
+        self.admission.leave(ticket)
+        self.admission.prove(ticket)
+        self.admission.hold(ticket, Connection())
+        self.assertEqual(0, self.admission.count)
+
+
+class ListenerTests(TestCase):
+    """Callers."""
+
+    def setUp(self) -> None:
+        """A listener that knows no content."""
+        self.clock = Clock()
+        self.admission = Admission()
+        self.listener = PeerListener(
+            node_key=node_key(1),
+            clock=self.clock,
+            entropy=bytes,
+            find_transfer=lambda _: None,
+            admission=self.admission,
+        )
+
+    def call(self, number: int) -> tuple[PeerConnection | None, FakeSocket]:
+        """Somebody calls."""
+        host, port = address(number)
+        fake = FakeSocket(host, port)
+        caller = self.listener.buildProtocol(IPv4Address("TCP", host, port))
+        if caller is not None:
+            caller.makeConnection(fake)  # type: ignore[arg-type]
+        return caller, fake
+
+    def test_flood_of_silent_callers(self) -> None:
+        """However many call and say nothing, few are kept, and all are gone after HANDSHAKE_S."""
+        sockets = [self.call(number)[1] for number in range(500)]
+        self.assertEqual(limits.CONNECTIONS_UNPROVED, self.admission.count)
+        still_open = [fake for fake in sockets if fake.state == "open"]
+        self.assertEqual(limits.CONNECTIONS_UNPROVED, len(still_open))
+        self.clock.advance(limits.HANDSHAKE_S)
+        self.assertEqual([], [fake for fake in sockets if fake.state == "open"])
+
+    def test_full_host(self) -> None:
+        """One host too many times is not let in."""
+        callers = [self.call(7)[0] for _ in range(limits.CONNECTIONS_PER_HOST + 1)]
+        self.assertIsNone(callers[-1])
+        self.assertIsNotNone(callers[-2])
+
+    def test_stop(self) -> None:
+        """A stop drops callers that belong to no content yet."""
+        _, fake = self.call(1)
+        self.listener.stop()
+        self.assertEqual("aborted", fake.state)
+        self.assertEqual([], self.clock.getDelayedCalls())

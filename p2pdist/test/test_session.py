@@ -1,0 +1,151 @@
+"""One descriptor's life: stages, reports and what is said while waiting."""
+
+from __future__ import annotations
+
+from attrs import evolve
+from twisted.logger import capturedLogs
+
+from p2pdist import limits
+from p2pdist.errors import NodeStopped
+from p2pdist.overlay.wire import Status
+from p2pdist.stages import Stage
+from p2pdist.test.servicesworld import Station, failures_of, pointing
+from p2pdist.test.storehouse import DATA, PIECE, content, one_file
+from p2pdist.test.support import TestCase
+from p2pdist.test.test_sim_swarm import lan, swarm
+
+
+class StageTests(TestCase):
+    """Where a descriptor stands, step by step."""
+
+    def test_stages_of_a_download(self):
+        """A download goes through checking, resolving, finding, joining, leeching, seeding."""
+        made = one_file()
+        world = lan()
+        bootstrap, _, _ = swarm(world, made, 0)
+        world.run(5)
+        leech = Station.at(world, "10.0.1.1")
+        leech.run(pointing(made, bootstrap))
+        seen: list[Stage] = []
+
+        def watch() -> None:
+            stage = leech.session.stage
+            if not seen or seen[-1] is not stage:
+                seen.append(stage)
+
+        world.after_event.append(watch)
+        world.run_until(lambda: leech.session.stage is Stage.SEEDING)
+        expected = [Stage.CHECKING, Stage.RESOLVING, Stage.FINDING, Stage.JOINING]
+        self.assertEqual([*expected, Stage.LEECHING, Stage.SEEDING], seen)
+        world.after_event.clear()
+        session = leech.session
+        leech.stop()
+        self.assertIs(Stage.STOPPED, session.stage)
+
+    def test_status_is_declared(self):
+        """Peers hear leech while fetching and seed when complete."""
+        made = content({"model.bin": 30 * PIECE})
+        world = lan()
+        world.link(delay=(0.001, 0.003), bandwidth=1_000_000)
+        _, seed, (leech,) = swarm(world, made, 1)
+        joined = seed.session.membership.joined
+        world.run_until(lambda: leech.session.stage is Stage.LEECHING)
+        world.run(0.2)
+        self.assertEqual([Status.LEECH], [peer.status for peer in joined.values()])
+        world.run_until(lambda: leech.session.stage is Stage.SEEDING)
+        world.run(0.2)
+        self.assertEqual([Status.SEED], [peer.status for peer in joined.values()])
+
+    def test_last_peer_leaves(self):
+        """When the last peer leaves, the session looks for others."""
+        made = content({"model.bin": 60 * PIECE})
+        world = lan()
+        world.link(delay=(0.001, 0.003), bandwidth=1_000_000)
+        _, seed, (leech,) = swarm(world, made, 1)
+        world.run_until(lambda: leech.session.transfer.progress().have_pieces > 3)
+        seed.stop()
+        world.run(1)
+        self.assertIn(leech.session.stage, {Stage.FINDING, Stage.JOINING})
+        self.assertIn("a peer", leech.session.status().waiting_for)
+
+    def test_changed_file_is_fetched_again(self):
+        """A seed whose file is damaged on disk notices, withdraws the piece and fetches it anew."""
+        made = content({"model.bin": 8 * PIECE})
+        world = lan()
+        bootstrap, seed, (leech,) = swarm(world, made, 1)
+        world.run_until(lambda: leech.session.stage is Stage.SEEDING)
+        seed.disk.flip(f"{DATA}/model.bin", 3 * PIECE + 5)
+        other = Station.at(world, "10.0.1.2")
+        other.run(pointing(made, bootstrap))
+        world.run_until(lambda: other.holds(made), timeout=60)
+
+
+class ReportTests(TestCase):
+    """What people are told."""
+
+    def test_waiting_text_of_each_stage(self):
+        """Every stage says what it waits for, naming the entries of ``nodes``."""
+        made = one_file()
+        world = lan()
+        leech = Station.at(world, "10.0.1.1")
+        leech.run(pointing(made, "10.0.0.77"))
+        session = leech.session
+        self.assertIn("check", session.status().waiting_for)
+        world.run(3)
+        self.assertIs(Stage.RESOLVING, session.stage)
+        self.assertIn("10.0.0.77:7667 no answer", session.status().waiting_for)
+
+    def test_without_nodes(self):
+        """Without any node the local network is all there is to wait for."""
+        leech = Station.at(lan(), "10.0.1.1")
+        leech.run(pointing(one_file()))
+        leech.host.world.run(3)
+        self.assertIn("local network", leech.session.status().waiting_for)
+
+    def test_wait_is_logged_once(self):
+        """After ten seconds the log says what is waited for; not again while that is the same."""
+        made = one_file()
+        world = lan()
+        bootstrap = Station.at(world, "10.0.0.1")
+        bootstrap.run()
+        leech = Station.at(world, "10.0.1.1")
+        with capturedLogs() as events:
+            leech.run(pointing(made, bootstrap))
+            world.run(limits.QUIET_S + 60)
+        waits = [event for event in events if "waiting for" in event.get("log_format", "")]
+        self.assertEqual(1, len(waits))
+        self.assertIn("knows no peers", str(waits[0]["what"]))
+
+    def test_name_before_metadata(self):
+        """Without a name in the descriptor the key stands for it until the metadata is there."""
+        made = one_file()
+        world = lan()
+        bootstrap, _, _ = swarm(world, made, 0)
+        world.run(1)
+        leech = Station.at(world, "10.0.1.1")
+        nameless = evolve(pointing(made, bootstrap), name=None, length=None, piece_length=None)
+        leech.run(nameless)
+        self.assertTrue(leech.session.name.startswith("b3:"))
+        world.run_until(lambda: leech.session.stage is Stage.SEEDING)
+        self.assertEqual("file.bin", leech.session.name)
+        self.assertTrue(leech.holds(made))
+
+    def test_stop_before_complete(self):
+        """Whoever waits for the content learns that the node stopped."""
+        leech = Station.at(lan(), "10.0.1.1")
+        leech.run(pointing(one_file()))
+        errors = failures_of(leech.session.complete)
+        leech.stop()
+        self.assertEqual([NodeStopped], [failure.type for failure in errors])
+
+    def test_progress_is_logged_in_tenths(self):
+        """A large download logs every tenth of its way, with rate and peers."""
+        made = content({"model.bin": 60 * PIECE})
+        world = lan()
+        bootstrap, _, _ = swarm(world, made, 0)
+        leech = Station.at(world, "10.0.1.1")
+        with capturedLogs() as events:
+            leech.run(pointing(made, bootstrap))
+            world.run_until(lambda: leech.session.stage is Stage.SEEDING)
+        percents = [event["percent"] for event in events if "percent" in event]
+        self.assertEqual([10, 20, 30, 40, 50, 60, 70, 80, 90], percents)
