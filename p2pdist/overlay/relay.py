@@ -46,6 +46,7 @@ class Query:
         units: offers not yet handed on.
         until: when it is forgotten.
         tried: next hops so far.
+        lent: units each of them was given and may hand back.
         relayed: offers passed to the initiator so far.
     """
 
@@ -57,6 +58,7 @@ class Query:
     units: int
     until: float
     tried: dict[Address, None] = field(factory=dict)
+    lent: dict[Address, int] = field(factory=dict)
     relayed: int = 0
 
     @property
@@ -155,6 +157,7 @@ class Relay:
         query.tried[chosen.address] = None
         units = (query.units + 1) // 2
         query.units -= units
+        query.lent[chosen.address] = units
         flags = message.flags
         if query.first_hop and scope(query.src) < scope(chosen.address):
             flags |= Flag.VIA
@@ -162,9 +165,17 @@ class Relay:
         return chosen.address, copy
 
     @staticmethod
-    def handed_back(query: Query, units: int, sent: int) -> None:
-        """Take back units of a copy that a next hop refused, never more than it was given."""
-        query.units += min(units, sent)
+    def handed_back(query: Query, next_hop: Address, units: int) -> bool:
+        """Take back units a next hop refused: once, and never more than it was given.
+
+        Returns:
+            False if it handed its copy back before: a repeated refusal changes nothing.
+        """
+        lent = query.lent.pop(next_hop, None)
+        if lent is None:
+            return False
+        query.units += min(units, lent)
+        return True
 
     @staticmethod
     def _answerable(query: Query, candidate: Address) -> bool:

@@ -77,7 +77,7 @@ class Store:
     hash_key: HashKey
     have: Bitfield
     _tree: FileTree = field(kw_only=True)
-    _stamps: bytearray = field(kw_only=True, repr=False, converter=_bytearray)
+    _stamps: bytearray = field(kw_only=True, converter=_bytearray)
     _state: StateFile | None = field(kw_only=True)
     _sha256: str | None = field(kw_only=True)
     _verified: Bitfield = field(kw_only=True)

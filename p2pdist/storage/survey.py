@@ -2,7 +2,7 @@
 
 Job: keep up to ``limits.DISK_THREADS`` workers busy and tell the progress. Does NOT change anything
 on disk. Threat: files that change while they are read (stamps are compared before and after),
-and whatever else stands under a name (see ``disk``). Tests: ``test_survey``.
+and whatever else stands under a name (see ``disk``). Tests: ``test_locate``.
 """
 
 from __future__ import annotations

@@ -252,7 +252,7 @@ class ExistingTargetTests(TestCase):
         self.assertEqual(0, self.disk.open_handles)
 
     def test_named_path_is_only_read(self) -> None:
-        """``seed --path`` checks what is there against the metadata, wherever and whatever named."""
+        """``seed --path`` compares what is there with the metadata, and never replaces it."""
         self.disk.put("/media/cd/image", self.house.content.data)
         store = self.result_of(self.house.create(path="/media/cd/image"))
         self.assertTrue(store.published)

@@ -1,0 +1,28 @@
+"""Runs every benchmark script, and passes `--quick` and `--json` on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from common import options
+
+SCRIPTS = ("startup.py", "main_job.py")
+
+
+def main() -> None:
+    """Run all; the exit code is 1 if one of them failed."""
+    chosen = options(__doc__)
+    flags = [f"--{name}" for name in ("json", "quick") if getattr(chosen, name)]
+    failed = False
+    for script in SCRIPTS:
+        if not chosen.json:
+            print(f"# {script}", flush=True)
+        path = Path(__file__).with_name(script)
+        failed |= bool(subprocess.run([sys.executable, str(path), *flags], check=False).returncode)
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()
