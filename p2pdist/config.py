@@ -20,7 +20,7 @@ def parse_port(text: str) -> int:
     Raises:
         ConfigurationError: anything else.
     """
-    if not (text.isascii() and text.isdigit()) or int(text[:9]) > 65535:
+    if not (text.isascii() and text.isdigit()) or len(text) > 5 or int(text) > 65535:
         raise ConfigurationError(f"--port {text[:20]!a}: expected a number from 0 to 65535")
     return int(text)
 

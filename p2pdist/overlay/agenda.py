@@ -64,5 +64,5 @@ class Agenda:
     def stop(self) -> None:
         """End every search without telling."""
         self._stopped = True
-        for search in self:
+        for search in [*self, *self._active.values()]:
             search.stop()

@@ -55,6 +55,10 @@ class EntryState(enum.Enum):
     TCP_BLOCKED = "answers on UDP, but TCP is blocked (open TCP on the same port)"
 
 
+ANSWERED = frozenset({EntryState.ANSWERED, EntryState.NO_PEERS, EntryState.TCP_BLOCKED})
+"""States of an entry that answers our calls."""
+
+
 @frozen
 class EntryReport:
     """A ``nodes`` entry and how it stands.
@@ -139,12 +143,6 @@ class Bootstrap:
     def reports(self) -> list[EntryReport]:
         """Return how every entry stands, in the order added."""
         return [EntryReport(entry.entry, entry.state) for entry in self._entries.values()]
-
-    @property
-    def answered(self) -> bool:
-        """Whether any entry answers."""
-        good = {EntryState.ANSWERED, EntryState.NO_PEERS, EntryState.TCP_BLOCKED}
-        return any(entry.state in good for entry in self._entries.values())
 
     # --- one entry ---
 

@@ -178,14 +178,10 @@ class Carrier:
         def build(rid: bytes, token: bytes) -> GetPeers:
             return attrs.evolve(copy, node_id=network.node_id, rid=rid, attempt=0, token=token)
 
-        refused = False
-
         def replied(reply: Reply) -> None:
-            nonlocal refused
             assert isinstance(reply, Forwarded)
-            if reply.verdict is not Verdict.TAKEN and not refused:
-                refused = True  # a copy comes back once: a second refusal would mint units
-                self._relay.handed_back(query, reply.units, copy.units)
+            refused = reply.verdict is not Verdict.TAKEN
+            if refused and self._relay.handed_back(query, address, reply.units):
                 self._fail_over(query)
 
         def silent(failure: Failure) -> None:

@@ -19,6 +19,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from attrs import define, field
+from twisted.internet.error import CannotListenError, MulticastJoinError
 from twisted.internet.interfaces import (
     IDelayedCall,
     IMulticastTransport,
@@ -73,11 +74,14 @@ class GroupSocket(DatagramProtocol):
         """Send ``datagram`` to the group on every interface."""
         assert self.transport is not None
         for interface in self.interfaces:
-            try:
-                IMulticastTransport(self.transport).setOutgoingInterface(interface)
-                self.transport.write(datagram, (limits.LAN_GROUP, limits.LAN_PORT))
-            except OSError as error:  # noqa: PERF203 -- one dead interface costs only itself
-                self.discovery.cannot_hail(interface, error)
+            # Fires at once, as the interface is an address: the datagram leaves through it.
+            chosen = IMulticastTransport(self.transport).setOutgoingInterface(interface)
+            chosen.addCallback(lambda _: self._write(datagram))
+            chosen.addErrback(self.discovery.cannot_hail, interface)
+
+    def _write(self, datagram: bytes) -> None:
+        if self.transport is not None:
+            self.transport.write(datagram, (limits.LAN_GROUP, limits.LAN_PORT))
 
 
 @define(eq=False)
@@ -114,7 +118,7 @@ class LANDiscovery:
         self._socket = GroupSocket(self, self.interfaces)
         try:
             multicast.listenMulticast(limits.LAN_PORT, self._socket, listenMultiple=True)
-        except OSError as error:
+        except (OSError, CannotListenError) as error:
             self._socket = None
             self._log.info("LAN discovery is off: {error}", error=str(error))
             return
@@ -211,8 +215,11 @@ class LANDiscovery:
             reason=failure.getErrorMessage(),
         )
 
-    def cannot_hail(self, interface: str, error: OSError) -> None:
+    def cannot_hail(self, failure: Failure, interface: str) -> None:
         """Log that a hail could not be sent; the next one is tried all the same."""
+        failure.trap(OSError, MulticastJoinError)
         self._log.debug(
-            "cannot hail on {interface}: {reason}", interface=interface, reason=str(error)
+            "cannot hail on {interface}: {reason}",
+            interface=interface,
+            reason=failure.getErrorMessage(),
         )

@@ -161,6 +161,9 @@ class Lookup:
         if now - self.started >= limits.LOOKUP_S:
             self.state = State.FAILED
             return []
+        if len(self._tried) >= limits.LOOKUP_CANDIDATES:
+            self._steps.clear()  # walks stop: nobody else they find would be tried
+            return []
         order = [
             c for c in walk_order(candidates, self.topic, log2_reach) if self._unused(c.address)
         ]
@@ -246,6 +249,10 @@ class Lookup:
         """Note that a first hop said no route or busy, or did not answer."""
         self._pending.pop(address, None)
         self._refused[address] = None
+
+    def visited(self, address: Address) -> None:
+        """Note that the iterative lookup asks the node at ``address`` for its own table."""
+        self._pending[address] = self.query
 
     def iterated(self) -> None:
         """Note that the iterative lookup came to its end."""

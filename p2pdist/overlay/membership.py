@@ -14,7 +14,7 @@ A newcomer that joins us is recorded as idle until it declares leech or seed.
 Threat: false offers and false joins. A join needs our token and a proof of the content's key, both
 ways; at most ``limits.STATUS_PEERS`` peers are kept joined, one per address, at most
 ``limits.PORTS_PER_HOST`` per global host. Node ids are not proved on UDP, so a joined node stays
-where it is as long as it answers there. Tests: ``test_overlay``, ``test_sim_discovery``.
+where it is as long as it answers there. Tests: ``test_membership``, ``test_sim_discovery``.
 """
 
 from __future__ import annotations
@@ -414,13 +414,15 @@ class Membership:
         same = sum(limit_key(peer.address) == host for peer in self.joined.values())
         return same < limits.PORTS_PER_HOST
 
-    def _status_received(self, source: Address, update: StatusUpdate) -> None:
+    def _status_received(self, source: Address, update: StatusUpdate) -> bool:
+        """Take a status; return whether it is a joined peer's."""
         peer = self.joined.get(update.node_id)
         if peer is None or peer.address != source:
-            return
+            return False
         peer.status = update.status
         if update.status is Status.LEFT:
             self._drop(peer)
+        return True
 
     def _add(self, peer: JoinedPeer, *, by_us: bool) -> None:
         known = self.joined.get(peer.node_id)

@@ -63,7 +63,7 @@ from p2pdist.overlay.wire import (
 
 Serve = Callable[[Address, Request, float], "Reply | None"]
 JoinServer = Callable[[Address, Join], Reply]
-StatusListener = Callable[[Address, StatusUpdate], None]
+StatusListener = Callable[[Address, StatusUpdate], bool]
 
 NEIGHBOUR_PINGS = 8
 """Neighbours pinged per upkeep step at most."""
@@ -314,14 +314,16 @@ class Network:
     def _status(self, source: Address, request: Request, now: float) -> Reply:
         assert isinstance(request, StatusUpdate)
         known = self.peers.get(request.topic, source)
+        listener = self.status_listeners.get(request.topic, _nobody)
         if known is None or known.node_id != request.node_id:
-            return Error(rid=request.rid, attempt=request.attempt, error=ErrorCode.NOT_A_PEER)
-        entry = self.peers.put(
-            request.topic, request.node_id, source, request.status, request.sequence, now
-        )
-        listener = self.status_listeners.get(request.topic)
-        if listener is not None and (entry is None or entry.sequence == request.sequence):
-            listener(source, request)
+            # A joined peer need not be in the table: its farewell to us as a storer was faster.
+            if not listener(source, request):
+                return Error(rid=request.rid, attempt=request.attempt, error=ErrorCode.NOT_A_PEER)
+        else:
+            status, sequence = request.status, request.sequence
+            entry = self.peers.put(request.topic, request.node_id, source, status, sequence, now)
+            if entry is None or entry.sequence == sequence:
+                listener(source, request)
         return Noted(rid=request.rid, attempt=request.attempt)
 
     def _offer(self, source: Address, offer: Offer, now: float) -> None:
@@ -488,6 +490,10 @@ class Network:
         self.agenda.stop()
         self._carrier.stop()
         self.rpc.stop()
+
+
+def _nobody(_source: Address, _update: StatusUpdate) -> bool:
+    return False
 
 
 def _quietly(failure: Failure) -> None:

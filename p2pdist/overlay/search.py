@@ -393,6 +393,7 @@ class Search:
 
         def visit(entry: NodeEntry) -> None:
             qid = self.lookup.query + b"\xff"
+            self.lookup.visited(entry.address)
             self._walk(Walk(entry.address, qid, wide=True, last_hop=True))
 
         self._crawl = Convergence(self.network, self.topic, limits.STORERS, visit)

@@ -94,6 +94,7 @@ _STATUS = Member(Status)
 _PROOF = Fixed(PROOF_BYTES)
 _SEQUENCE = UInt(2**32 - 1)
 _REQUEST_HEAD = (("rid", _RID), ("attempt", _TRY), ("token", _TOKEN), ("node_id", _NODE_ID))
+_STATEMENT = (("topic", _TOPIC), ("status", _STATUS), ("sequence", _SEQUENCE))
 _REPLY_HEAD = (("rid", _RID), ("attempt", _TRY))
 
 
@@ -325,9 +326,7 @@ class Accept(Request):
         *_REQUEST_HEAD,
         ("qid", _QID),
         ("cookie", Fixed(0, limits.COOKIE_BYTES)),
-        ("topic", _TOPIC),
-        ("status", _STATUS),
-        ("sequence", _SEQUENCE),
+        *_STATEMENT,
     )
 
 
@@ -350,12 +349,7 @@ class Announce(Request):
     topic: Topic
     status: Status
     sequence: int
-    fields = (
-        *_REQUEST_HEAD,
-        ("topic", _TOPIC),
-        ("status", _STATUS),
-        ("sequence", _SEQUENCE),
-    )
+    fields = (*_REQUEST_HEAD, *_STATEMENT)
 
 
 @frozen(kw_only=True)
@@ -397,12 +391,7 @@ class StatusUpdate(Request):
     topic: Topic
     status: Status
     sequence: int
-    fields = (
-        *_REQUEST_HEAD,
-        ("topic", _TOPIC),
-        ("status", _STATUS),
-        ("sequence", _SEQUENCE),
-    )
+    fields = (*_REQUEST_HEAD, *_STATEMENT)
 
 
 @frozen(kw_only=True)

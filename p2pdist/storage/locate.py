@@ -33,7 +33,7 @@ from p2pdist.storage.place import Place
 from p2pdist.storage.records import Record, load_record
 from p2pdist.storage.statefile import StateFile
 from p2pdist.storage.store import Store
-from p2pdist.storage.survey import Survey, identify, run, survey
+from p2pdist.storage.survey import Survey, identify, run, survey, target_facts
 from p2pdist.storage.tree import FileTree, identity
 
 
@@ -136,8 +136,7 @@ async def _examine(
     if name is None and place.path is None:
         return None
     path = place.target_path(name or "")
-    directory, top = place.target(name or "")
-    facts = await run(place.workers, directory, partial(_facts_of, place, directory, top))
+    facts = await target_facts(place, name or "")
     if facts is not None and facts.kind not in {Kind.FILE, Kind.DIRECTORY}:
         raise StorageError(f"{path} is {facts.kind.value}, which is not touched")
     if facts is None:
@@ -165,6 +164,8 @@ async def _examine(
 
 def _is_decided(place: Place, descriptor: Descriptor, facts: FileFacts) -> bool:
     """Tell whether a target that is not what it seemed cannot be the content at all."""
+    if descriptor.name is None:
+        return False  # the name is part of what is hashed
     if facts.kind is Kind.FILE:
         return descriptor.piece_length is not None or (
             descriptor.length is not None and descriptor.length != facts.size
@@ -172,14 +173,6 @@ def _is_decided(place: Place, descriptor: Descriptor, facts: FileFacts) -> bool:
     # Between folders, files beside the content's own and executable flags make a difference that
     # does not count; but what the operator pointed at should be the content and nothing else.
     return place.path is not None and descriptor.piece_length is not None
-
-
-def _facts_of(place: Place, directory: str, top: str) -> FileFacts | None:
-    root = place.disk.open_root(directory)
-    try:
-        return place.disk.facts_at(root, top, place.path is not None)
-    finally:
-        place.disk.close(root)
 
 
 async def _adopt(place: Place, found: Survey) -> Store:

@@ -6,7 +6,8 @@ the state file. Whatever step a crash follows, part or target is whole and the s
 for it by inode, so the next start goes on from there; every step may be done twice.
 
 Job: those steps, blocking. Does NOT check content. Threat: something that appeared under the final
-name meanwhile is never overwritten unless the operator asked for it. Tests: ``test_store``, ``test_create``, ``test_crash``.
+name meanwhile is never overwritten unless the operator asked for it. Tests:
+``test_store``, ``test_create``, ``test_crash``.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from p2pdist.descriptor import Descriptor
 from p2pdist.errors import StorageError, UnsafeName
 from p2pdist.ids import HASH_KEY_BYTES
 from p2pdist.source import Progress
-from p2pdist.storage.disk import IDisk, Kind, NotAFile, storage_error
+from p2pdist.storage.disk import FileFacts, IDisk, Kind, NotAFile, storage_error
 from p2pdist.storage.pieces import Bitfield, Geometry
 from p2pdist.storage.place import Place
 from p2pdist.storage.tree import FileTree
@@ -115,6 +115,24 @@ async def hash_pieces(
     except OSError as error:
         raise storage_error(error, tree.path) from error
     return bytes(hashes)
+
+
+async def target_facts(place: Place, name: str) -> FileFacts | None:
+    """Return what stands where the content called ``name`` belongs, or ``None``.
+
+    Raises:
+        StorageError: its folder cannot be opened.
+    """
+    directory, top = place.target(name)
+
+    def look() -> FileFacts | None:
+        root = place.disk.open_root(directory)
+        try:
+            return place.disk.facts_at(root, top, place.path is not None)
+        finally:
+            place.disk.close(root)
+
+    return await run(place.workers, directory, look)
 
 
 def geometry_of(metadata: Metadata) -> Geometry:

@@ -13,12 +13,13 @@ from twisted.internet.defer import Deferred
 
 from p2pdist.content import Metadata
 from p2pdist.descriptor import Descriptor
+from p2pdist.errors import StorageError
 from p2pdist.source import Progress
 from p2pdist.storage.locate import known_metadata
 from p2pdist.storage.piecefiles import PieceFiles
 from p2pdist.storage.pieces import Bitfield
 from p2pdist.storage.place import Place
-from p2pdist.storage.survey import geometry_of, identify, run, survey
+from p2pdist.storage.survey import geometry_of, identify, run, survey, target_facts
 from p2pdist.storage.tree import FileTree
 
 
@@ -64,22 +65,26 @@ def verify(
 
 
 async def _verify(place: Place, subject: Metadata | Descriptor, progress: Progress) -> VerifyResult:
-    metadata = subject if isinstance(subject, Metadata) else None
-    if isinstance(subject, Descriptor):
+    if isinstance(subject, Metadata):
+        metadata: Metadata | None = subject
+    else:
         metadata = await known_metadata(place, subject)
-        if metadata is None:
-            found = await identify(place, subject, progress)
-            path = place.target_path(subject.name or "")
-            if found is None:
-                return VerifyResult(path, None, (), ())
-            return VerifyResult(path, found.metadata.count, (), ())
-    assert metadata is not None
-    path = place.target_path(metadata.name)
+    name = subject.name if metadata is None else metadata.name
+    if name is None:
+        raise StorageError(
+            "the descriptor has no name, and without metadata that leaves nothing to compare with"
+        )
+    path = place.target_path(name)
+    if await target_facts(place, name) is None:
+        raise StorageError(f"{path} does not exist")
+    if metadata is None:
+        assert isinstance(subject, Descriptor)
+        found = await identify(place, subject, progress)
+        return VerifyResult(path, None if found is None else found.metadata.count, (), ())
     have = (await survey(place, metadata, progress)).have
     blame = partial(_bad_files, place, metadata, have)
-    return VerifyResult(
-        path, metadata.count, tuple(have.missing()), await run(place.workers, path, blame)
-    )
+    bad_files = await run(place.workers, path, blame)
+    return VerifyResult(path, metadata.count, tuple(have.missing()), bad_files)
 
 
 def _bad_files(place: Place, metadata: Metadata, have: Bitfield) -> tuple[str, ...]:

@@ -23,7 +23,6 @@ from twisted.python.failure import Failure
 from p2pdist import limits
 from p2pdist.errors import HashMismatch, MalformedMessage, StorageError, UnexpectedMessage
 from p2pdist.ids import NodeID, PieceIndex
-from p2pdist.storage.pieces import Geometry
 from p2pdist.storage.store import Store
 from p2pdist.swarm import masks
 from p2pdist.swarm.assembly import AssemblyBudget
@@ -104,9 +103,8 @@ class Exchange:
         budget: AssemblyBudget,
         owner: ExchangeOwner,
     ) -> None:
-        metadata = store.metadata
         have = masks.from_bitfield(store.have.to_bytes())
-        self.geometry = Geometry(metadata.length, metadata.piece_length)
+        self.geometry = store.geometry
         count = self.geometry.count
         self.picker = PiecePicker(count=count, have=have, rng=rng)
         self.uploader = Uploader(
@@ -134,8 +132,8 @@ class Exchange:
     def have_bytes(self) -> int:
         """Return the bytes of all verified pieces."""
         have, geometry = self.picker.have, self.geometry
-        last = geometry.count - 1
-        short = geometry.piece_length - geometry.size_of(last) if have & masks.bit(last) else 0
+        last_there = have and have >> (geometry.count - 1)
+        short = geometry.piece_length * geometry.count - geometry.length if last_there else 0
         return have.bit_count() * geometry.piece_length - short
 
     # --- peers ---
@@ -334,6 +332,7 @@ class Exchange:
         if self._stopped:
             return
         self._haves.add(index)
+        self._paused = False
         self._owner.disk_works()
         self._owner.piece_verified(index)
         if self.picker.complete:

@@ -198,9 +198,9 @@ class Uploader:
         places, ends_soon = self._places(now)
         candidates: list[NodeID] = []
         if places < limits.UPLOAD_SLOTS:
-            candidates = self._eligible(idle=True)
+            candidates = self._eligible(now, idle=True)
         if not candidates and places < limits.UPLOAD_SLOTS + self._ahead and ends_soon:
-            candidates = self._eligible(idle=True) or self._eligible(idle=False)
+            candidates = self._eligible(now, idle=True) or self._eligible(now, idle=False)
         poorest = self._poorest(candidates)
         if poorest is None:
             return None
@@ -220,15 +220,25 @@ class Uploader:
                 ends_soon = ends_soon or piece.ends_soon(now)
         return places, ends_soon
 
-    def _eligible(self, *, idle: bool) -> list[NodeID]:
+    def _eligible(self, now: float, *, idle: bool) -> list[NodeID]:
         """Return the peers that get nothing now, or those that could be asked for their next."""
         return [
             peer
             for peer, taker in self._takers.items()
             if taker.interested
             and not taker.declined
-            and (not taker.outstanding if idle else taker.negotiated < self._ahead)
+            and (not taker.outstanding if idle else self._keeps_up(taker, now))
         ]
+
+    def _keeps_up(self, taker: _Taker, now: float) -> bool:
+        oldest = min(
+            (p.started for p in taker.agreed.values() if p.started is not None), default=now
+        )
+        return (
+            taker.negotiated < self._ahead
+            and taker.outstanding < limits.PIECES_IN_FLIGHT
+            and now - oldest < self._pace.slow_s
+        )
 
     def _poorest(self, candidates: list[NodeID]) -> NodeID | None:
         """Return the one that holds least among POOREST_OF drawn from those we can serve."""

@@ -321,8 +321,11 @@ class SimDisk:
     def make_root(self, path: str, mode: int) -> None:
         """Make a folder with its parents."""
         self._call("make_root", path)
-        self.put_folder(path)
-        self._find(path).mode = mode
+        try:
+            self._find(path)
+        except KeyError:
+            self.put_folder(path)
+            self._find(path).mode = mode
 
     def open_directory(self, parent: int, name: str) -> int:
         """Open a folder."""

@@ -126,7 +126,7 @@ class ListenerTests(TestCase):
         fake = FakeSocket(host, port)
         caller = self.listener.buildProtocol(IPv4Address("TCP", host, port))
         if caller is not None:
-            caller.makeConnection(fake)  # type: ignore[arg-type]
+            caller.makeConnection(fake)
         return caller, fake
 
     def test_flood_of_silent_callers(self) -> None:

@@ -96,7 +96,7 @@ class ConnectionCase(TestCase):
         self.connection = PeerConnection(
             clock=self.clock, handshake=acceptor, watcher=self.recorder, outgoing=False
         )
-        self.connection.makeConnection(self.socket)  # type: ignore[arg-type]
+        self.connection.makeConnection(self.socket)
         self.theirs = Dialler(HASH_KEY, THEIRS, b"d" * 32)
         self.wire = PeerWire()
 
@@ -191,7 +191,7 @@ class HandshakeTests(ConnectionCase):
             clock=Clock(), handshake=handshake, watcher=self.recorder, outgoing=False
         )
         tunable = Tunable()
-        connection.makeConnection(tunable)  # type: ignore[arg-type]
+        connection.makeConnection(tunable)
         lowat = (socket.IPPROTO_TCP, 25, limits.NOTSENT_BYTES)
         self.assertEqual([True, lowat], tunable.options)
 

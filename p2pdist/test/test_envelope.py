@@ -125,6 +125,16 @@ class SealTests(TestCase):
             opened(sender, sender.seal(b"payload"))
         self.assertEqual("own-datagram", caught.exception.rule)
 
+    @given(st.data())
+    def test_opening_its_own(self, data: st.DataObject):
+        """A process opens its own datagrams if it is asked to, unchanged ones only."""
+        sender = sealer(1)
+        datagram = sender.seal(b"payload")
+        self.assertEqual(b"payload", sender.open_own(datagram, read_header(datagram)))
+        forged = datagram[:30] + data.draw(strategies.mutations(datagram[30:]))
+        with self.assertRaises(AuthenticationFailed):
+            sender.open_own(forged, read_header(forged))
+
     def test_nonce_never_repeats(self):
         """After 2^32 datagrams the boot id is new, so no (key, nonce) pair comes twice."""
         sender = sealer(1)

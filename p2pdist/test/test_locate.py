@@ -343,6 +343,24 @@ class TargetTests(LocateCase):
         for replace in (False, True):
             self.error_of(self.house.locate(path="/media/image", replace=replace), ContentConflict)
 
+    def test_named_path_without_a_name(self) -> None:
+        """The name is part of what hash_key commits to: without it, create has to judge."""
+        self.disk.put("/media/image", self.house.content.data)
+        self.assertIs(None, self.result_of(self.house.locate(path="/media/image", name=None)))
+        self.assertTrue(self.result_of(self.house.create(path="/media/image")).published)
+
+    def test_folders_beyond_all_bounds(self) -> None:
+        """More than ``limits.FILES_MAX`` files, or deeper than ``limits.PATH_DEPTH``."""
+        self.use(Storehouse(folder()))
+        self.house.put_target()
+        deep = "/".join(["x"] * limits.PATH_DEPTH)
+        self.disk.put(f"{DATA}/tree/{deep}/file", b"")
+        self.assertIs(None, self.result_of(self.house.locate()))
+        self.use(Storehouse(folder()))
+        self.house.put_target()
+        self.patch(limits, "FILES_MAX", 2)
+        self.assertIs(None, self.result_of(self.house.locate()))
+
     def test_file_that_changes_meanwhile(self) -> None:
         """It is not trusted, and the error says why."""
         workers = StepWorkers()

@@ -304,6 +304,10 @@ class PeerCapTests(PeerTableCase):
             self.put(Address("10.0.0.1", 1 + number), joined=True)
         self.assertIsNone(self.put(spread(1)))
         self.assertEqual(limits.PEERS_PER_TOPIC, len(self.addresses()))
+        for port, now in [(7, 3.0), (8, 1.0), (9, 2.0)]:
+            self.put(Address("10.0.0.1", port), now, node_id=NodeID(b"o" * 20))
+        self.assertIsNotNone(self.put(spread(1)))
+        self.assertFalse(self.table.knows(TOPIC, Address("10.0.0.1", 8)), "the oldest stranger")
 
     def test_expired_peers_go_first(self):
         """A peer whose time ran out makes room, whatever its subnet."""

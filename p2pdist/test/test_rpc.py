@@ -16,12 +16,13 @@ from twisted.internet.task import Clock
 from p2pdist import limits
 from p2pdist.addresses import Address
 from p2pdist.errors import (
+    CalledOneself,
     CallLimitReached,
     NodeStopped,
     RequestRefused,
     RequestTimedOut,
 )
-from p2pdist.ids import NodeID
+from p2pdist.ids import NodeID, Topic
 from p2pdist.overlay.path import Path, Paths
 from p2pdist.overlay.rpc import RPC, ReplyCache
 from p2pdist.overlay.wire import (
@@ -48,7 +49,8 @@ OTHER = NodeID(b"x" * 20)
 THERE = Address("192.0.2.9", 7667)
 ELSEWHERE = Address("192.0.2.77", 7667)
 TOKEN = b"k" * limits.TOKEN_BYTES
-FIND = Find(node_id=OWN, target=b"t" * 20)
+TOPIC = Topic(b"t" * 20)
+FIND = Find(node_id=OWN, target=TOPIC)
 
 
 class PathTests(TestCase):
@@ -196,14 +198,17 @@ class AnswerTests(CallCase):
         self.assertEqual([], self.clock.getDelayedCalls())
 
     def test_each_try_is_a_clean_sample(self):
-        """A late reply to the first try is measured against the first try (no Karn ambiguity)."""
-        self.befriend(rtt_s=0.1)
-        call = self.rpc.call(THERE, FIND)
-        self.pass_time(0.4)
-        self.assertEqual([0, 1], [request.attempt for request in self.requests])
-        self.answer(self.requests[0])
-        self.result_of(call)
-        self.assertAlmostEqual(0.875 * 0.1 + 0.125 * 0.4, self.rpc.paths[THERE].srtt_s or 0)
+        """A reply is measured against the try it answers, late or not (no Karn ambiguity)."""
+        for answered, rtt_s in [(0, 0.4), (1, 0.1)]:
+            self.setUp()
+            self.befriend(rtt_s=0.1)
+            call = self.rpc.call(THERE, FIND)
+            self.pass_time(0.4)
+            self.assertEqual([0, 1], [request.attempt for request in self.requests])
+            self.answer(self.requests[answered])
+            self.result_of(call)
+            expected = 0.875 * 0.1 + 0.125 * rtt_s
+            self.assertAlmostEqual(expected, self.rpc.paths[THERE].srtt_s or 0)
 
     def test_duplicate_replies(self):
         """A second reply is counted and dropped."""
@@ -249,7 +254,7 @@ class AnswerTests(CallCase):
     def test_replies_renew_the_token(self):
         """A token in any reply is kept for the next call."""
         self.befriend()
-        call = self.rpc.call(THERE, GetPeers(node_id=OWN, qid=b"q" * 12, topic=FIND.target))
+        call = self.rpc.call(THERE, GetPeers(node_id=OWN, qid=b"q" * 12, topic=TOPIC))
         fresh = b"f" * limits.TOKEN_BYTES
         self.answer(self.requests[0], Forwarded, verdict=Verdict.TAKEN, units=0, token=fresh)
         self.result_of(call)
@@ -446,7 +451,7 @@ class LateReplyTests(CallCase):
         late: list[Verdict] = []
 
         def build(rid: bytes, token: bytes) -> GetPeers:
-            return GetPeers(node_id=OWN, rid=rid, token=token, qid=b"q" * 12, topic=FIND.target)
+            return GetPeers(node_id=OWN, rid=rid, token=token, qid=b"q" * 12, topic=TOPIC)
 
         def came(reply: Reply) -> None:
             assert isinstance(reply, Forwarded)
@@ -497,6 +502,52 @@ class LateReplyTests(CallCase):
         self.assertEqual([], self.clock.getDelayedCalls())
         self.verdict(Verdict.NO_ROUTE)
         self.assertEqual([], late)
+
+
+class CameBackTests(CallCase):
+    """An address that turns out to be our own."""
+
+    def test_call_fails(self):
+        """A request of ours that arrives here fails its call, at once."""
+        self.befriend()
+        call = self.rpc.call(THERE, FIND)
+        self.assertTrue(self.rpc.came_back(THERE, self.requests[0].rid))
+        self.assertEqual(THERE, self.error_of(call, CalledOneself).address)
+        self.assertEqual([], self.missed)
+
+    def test_first_contact(self):
+        """The ping of a first contact that comes back fails the call behind it."""
+        call = self.rpc.call(THERE, FIND)
+        self.assertTrue(self.rpc.came_back(THERE, self.requests[0].rid))
+        self.error_of(call, CalledOneself)
+        self.assertEqual(0, self.rpc.outstanding)
+
+    def test_others_are_not_believed(self):
+        """Without an open call of this rid to that address nothing happens."""
+        self.befriend()
+        call = self.rpc.call(THERE, FIND)
+        rid = self.requests[0].rid
+        self.assertFalse(self.rpc.came_back(THERE, b"?" * 8))
+        self.assertFalse(self.rpc.came_back(ELSEWHERE, rid))
+        self.assert_waiting(call)
+        self.answer(self.requests[0])
+        self.result_of(call)
+        self.assertFalse(self.rpc.came_back(THERE, rid))
+
+    def test_answered_calls_stay(self):
+        """A call that was answered and only listens is none of its business."""
+        self.befriend()
+        call = self.rpc.call_built(
+            THERE,
+            lambda rid, token: attrs.evolve(FIND, rid=rid, token=token),
+            Found,
+            late=lambda _reply: None,
+            linger_s=1.0,
+        )
+        self.answer(self.requests[0])
+        self.result_of(call)
+        self.assertFalse(self.rpc.came_back(THERE, self.requests[0].rid))
+        self.assertEqual(1, self.rpc.outstanding)
 
 
 class BoundTests(CallCase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import random
 from pathlib import Path
@@ -131,10 +132,8 @@ class KeyTests(DirectoryCase):
                 state = StateDirectory.open(disk, "/state")
                 disk.crash_before = len(disk.calls) + step
                 key = None
-                try:
+                with contextlib.suppress(PowerLost):
                     key = state.node_key(entropy().randbytes, b"machine")
-                except PowerLost:
-                    pass
                 disk.crash(any_share(random.Random(seed)))
                 again = StateDirectory.open(disk, "/state").node_key(
                     entropy(1).randbytes, b"machine"

@@ -83,3 +83,16 @@ class VerifyTests(TestCase):
                 verify(self.house.place(), subject, self.house.tell), StorageError
             )
             self.assertIn(f"{DATA}/file.bin does not exist", str(error))
+        nameless = self.house.content.descriptor(name=None)
+        error = self.error_of(verify(self.house.place(), nameless, self.house.tell), StorageError)
+        self.assertIn("no name", str(error))
+
+    def test_named_path(self) -> None:
+        """What the operator points at may have any name."""
+        self.house = Storehouse(one_file())
+        self.house.disk.put("/media/image", self.house.content.data)
+        place = self.house.place(path="/media/image")
+        descriptor = self.house.content.descriptor()
+        result = self.result_of(verify(place, descriptor, self.house.tell))
+        self.assertTrue(result.ok)
+        self.assertEqual("/media/image", result.path)

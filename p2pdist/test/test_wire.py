@@ -86,7 +86,13 @@ class RoundTripTests(TestCase):
 
     def test_codes_are_the_protocol(self):
         """Codes of replies follow from their requests: these numbers never change."""
-        requests: list[type[wire.Request]] = [wire.Ping, wire.Find, wire.GetPeers, wire.Accept, wire.Announce]
+        requests: list[type[wire.Request]] = [
+            wire.Ping,
+            wire.Find,
+            wire.GetPeers,
+            wire.Accept,
+            wire.Announce,
+        ]
         requests += [wire.Join, wire.StatusUpdate]
         self.assertEqual([0, 2, 3, 5, 6, 7, 8], [kind.code for kind in requests])
         for kind in requests:

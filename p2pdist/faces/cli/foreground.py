@@ -25,6 +25,7 @@ from p2pdist.errors import NoPeersFound, P2PDistError
 from p2pdist.faces.cli.make import parse_node
 from p2pdist.faces.cli.output import Meter, format_duration
 from p2pdist.machine import Machine
+from p2pdist.overlay.bootstrap import ANSWERED
 from p2pdist.service import P2PDistService
 from p2pdist.session import Session, SessionStatus
 from p2pdist.stages import Stage
@@ -194,7 +195,7 @@ class Foreground:
         if not status.progress.have_pieces and not status.joined:
             error = NoPeersFound(
                 asked=len(status.nodes),
-                answered=len(self._service.overlay.network.neighbours),
+                answered=sum(report.state in ANSWERED for report in status.nodes),
                 elapsed_s=self.timeout_s,
                 told="; ".join(str(report) for report in status.nodes),
             )

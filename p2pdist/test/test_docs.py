@@ -1,0 +1,344 @@
+"""The documents against the code: examples, tables, links.
+
+Job: decode every ``hex`` block of ``docs/protocol.md`` with the production code and compare it with
+what the document says; check the tables that repeat the code, the example application, and that
+links lead somewhere. Skipped where only the package is installed, without the documents.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import Any
+from unittest import SkipTest
+
+from attrs import evolve
+
+from p2pdist import limits
+from p2pdist.addresses import Address, HostPort
+from p2pdist.config import Config
+from p2pdist.content import FileEntry, Metadata, decode_metadata, hash_piece
+from p2pdist.descriptor import Descriptor, DescriptorParser
+from p2pdist.keys import PUBLIC_NETWORK, NodeKey, join_proof, topic_of
+from p2pdist.overlay import wire
+from p2pdist.overlay.envelope import NOTICE, Envelope, notice, read_header
+from p2pdist.overlay.fields import NodeEntry
+from p2pdist.stages import EVENTS, MOVES, Stage
+from p2pdist.swarm import messages, peerwire
+from p2pdist.swarm.handshake import Acceptor, Dialler
+from p2pdist.test.network import World
+from p2pdist.test.servicesworld import Station, pointing
+from p2pdist.test.storehouse import DATA, one_file
+from p2pdist.test.support import TestCase
+
+TREE = Path(__file__).resolve().parent.parent.parent
+DOCS = TREE / "docs"
+KEY_A, KEY_B, KEY_C = (NodeKey.from_seed(bytes([number]) * 32) for number in (1, 2, 3))
+A, B, C = (Address(f"10.0.0.{number}", 7667) for number in (1, 2, 3))
+METADATA = Metadata(
+    65536,
+    (FileEntry(("hello", "README"), 6), FileEntry(("hello", "bin", "run"), 10, executable=True)),
+    hash_piece(b"hello\n#!/bin/sh\n"),
+)
+HASH_KEY = METADATA.hash_key()
+TOPIC = topic_of(HASH_KEY)
+RID = bytes.fromhex("a0a1a2a3a4a5a6a7")
+TOKEN = bytes.fromhex("b0b1b2b3b4b5b6b7")
+QID = bytes.fromhex("c0c1c2c3c4c5c6c7c8c9ca00")
+COOKIE = bytes.fromhex("d0d1d2d3d4d5d6d7d8d9dadb")
+CALL: dict[str, Any] = {"rid": RID, "attempt": 0}
+FROM_A: dict[str, Any] = {**CALL, "token": TOKEN, "node_id": KEY_A.node_id}
+_BLOCK = re.compile(r"^```hex name=(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def document(name: str) -> str:
+    """Return the text of a document, or skip where it is not there."""
+    path = TREE / name
+    if not (TREE / "setup.cfg").exists():
+        raise SkipTest("the source tree is not here")
+    return path.read_text(encoding="utf-8")
+
+
+def octets(text: str) -> bytes:
+    """Return the bytes of a block: hexadecimal, ``xx*n`` for a byte n times, ``#`` comments."""
+    data = b""
+    for line in text.splitlines():
+        for word in line.partition("#")[0].split():
+            digits, _, times = word.partition("*")
+            data += bytes.fromhex(digits) * int(times or 1)
+    return data
+
+
+def examples() -> dict[str, bytes]:
+    """Return the examples of the protocol's document by name."""
+    found = _BLOCK.findall(document("docs/protocol.md"))
+    blocks = {name: octets(text) for name, text in found}
+    assert len(blocks) == len(found), "an example is there twice"
+    return blocks
+
+
+def rows(text: str) -> list[list[str]]:
+    """Return the cells of every table row."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def expected_datagrams() -> dict[str, wire.Message]:
+    """Return what the UDP examples say."""
+    status, flag = wire.Status, wire.Flag
+    told: tuple[wire.Message, ...] = (
+        wire.Ping(node_id=KEY_A.node_id, rid=RID),
+        wire.Pong(node_id=KEY_B.node_id, token=TOKEN, observed=A, **CALL),
+        wire.Challenge(token=TOKEN, **CALL),
+        wire.Error(error=wire.ErrorCode.NOT_A_PEER, **CALL),
+        wire.Find(target=TOPIC, **FROM_A),
+        wire.Found(nodes4=(NodeEntry(KEY_C.node_id, C),), **CALL),
+        wire.GetPeers(
+            **{**FROM_A, "node_id": KEY_B.node_id},
+            qid=QID,
+            topic=TOPIC,
+            src=A,
+            hops=1,
+            units=2,
+        ),
+        wire.Forwarded(verdict=wire.Verdict.TAKEN, units=0, token=TOKEN, **CALL),
+        wire.Offer(
+            qid=QID,
+            node_id=KEY_C.node_id,
+            cookie=COOKIE,
+            swarm=2,
+            flags=flag.MEMBER,
+            peers4=(B,),
+        ),
+        wire.Accept(
+            qid=QID, cookie=COOKIE, topic=TOPIC, status=status.IDLE, sequence=7, **FROM_A
+        ),
+        wire.Accepted(
+            token=TOKEN,
+            peers4=(B, C),
+            nodes6=(NodeEntry(KEY_C.node_id, Address("2001:db8::5", 7667)),),
+            **CALL,
+        ),
+        wire.Announce(topic=TOPIC, status=status.LEECH, sequence=8, **FROM_A),
+        wire.Announced(ttl_s=1800, others=1, **CALL),
+        wire.Join(topic=TOPIC, proof=proof(b"join", KEY_A, KEY_B), **FROM_A),
+        wire.Joined(
+            node_id=KEY_B.node_id, status=status.SEED, proof=proof(b"joined", KEY_B, KEY_A), **CALL
+        ),
+        wire.StatusUpdate(topic=TOPIC, status=status.SEED, sequence=9, **FROM_A),
+        wire.Noted(**CALL),
+        wire.Hail(port=7667, topics=(TOPIC[:8],)),
+    )
+    return {type(message).__name__: message for message in told}
+
+
+def proof(label: bytes, first: NodeKey, second: NodeKey) -> bytes:
+    """Return the proof of the examples' join."""
+    return join_proof(HASH_KEY, label, RID, TOKEN, first.node_id, second.node_id)
+
+
+def expected_frames() -> dict[str, Any]:
+    """Return what the TCP examples say."""
+    dialler = Dialler(HASH_KEY, KEY_A, b"\xd1" * 32)
+    acceptor = Acceptor(KEY_B, b"\xac" * 32, {TOPIC: HASH_KEY}.get)
+    hello = dialler.start()
+    reply = acceptor.receive(hello)
+    assert reply is not None
+    encoded = METADATA.encode()
+    told = (
+        hello,
+        reply,
+        dialler.receive(reply),
+        messages.Bye(messages.ByeReason.DONE),
+        messages.KeepAlive(),
+        messages.Bitfield(b"\xc0"),
+        messages.Have((index(0), index(300))),
+        messages.MetadataRequest(),
+        messages.MetadataPart(len(encoded), 0, encoded[:16]),
+        messages.Interest(wanted=True),
+        messages.Grant(index(300)),
+        messages.Request(index(7)),
+        messages.Decline(messages.DeclineReason.BUSY),
+        messages.Ready(),
+        messages.Block(index(7), 262144, b"data"),
+        messages.Received(index(7)),
+        messages.Cancel(index(7)),
+        messages.Reject(index(7), messages.RejectReason.CANCELLED),
+    )
+    return {type(message).__name__: message for message in told}
+
+
+def index(number: int) -> messages.PieceIndex:
+    """Return a piece's index."""
+    return messages.PieceIndex(number)
+
+
+class ExampleTests(TestCase):
+    """The annotated bytes of docs/protocol.md."""
+
+    def test_datagrams(self):
+        """Each UDP example decodes to what the document says, and encodes back to its bytes."""
+        found = examples()
+        for name, message in expected_datagrams().items():
+            self.assertEqual(message, wire.decode(found[name]), name)
+            self.assertEqual(wire.encode(message), found[name], name)
+
+    def test_frames(self):
+        """Each TCP example decodes to what the document says, and encodes back to its bytes."""
+        found = examples()
+        for name, message in expected_frames().items():
+            receiver = peerwire.PeerWire()
+            list(receiver.receive_data(found["Preface"]))
+            receiver.proved = name not in {"Hello", "HelloReply", "Proof"}
+            (received,) = receiver.receive_data(found[name])
+            if isinstance(received, messages.Block | messages.MetadataPart):
+                received = evolve(received, data=bytes(received.data))
+            self.assertEqual(message, received, name)
+            self.assertEqual(peerwire.encode(message), found[name], name)
+        self.assertEqual(peerwire.PREFACE, found["Preface"])
+
+    def test_every_message_has_an_example(self):
+        """Every message of the overlay and every frame of the swarm has its example, once."""
+        overlay = {
+            kind.__name__
+            for kind in vars(wire).values()
+            if isinstance(kind, type) and issubclass(kind, wire.Message) and "code" in vars(kind)
+        }
+        frames = {kind.__name__ for kind in messages.Message.__args__}
+        apart = {"Preface", "Datagram", "Notice", "Metadata"}
+        self.assertEqual(overlay, set(expected_datagrams()))
+        self.assertEqual(frames, set(expected_frames()))
+        self.assertEqual(overlay | frames | apart, set(examples()))
+
+    def test_metadata(self):
+        """The metadata example is what its hash_key names."""
+        self.assertEqual(METADATA, decode_metadata(examples()["Metadata"], HASH_KEY))
+
+    def test_envelope(self):
+        """The sealed datagram opens with the public network's keys; its notice is its header."""
+        found = examples()
+        datagram = found["Datagram"]
+        self.assertEqual(limits.PING_BYTES, len(datagram))
+        header = read_header(datagram)
+        opener = Envelope(PUBLIC_NETWORK, bytes)
+        opener.boot_id = b"another process."
+        self.assertEqual(found["Ping"], opener.open(datagram, header, A))
+        self.assertEqual(notice(header), found["Notice"])
+        self.assertEqual(NOTICE, read_header(found["Notice"]).version)
+
+    def test_named_values(self):
+        """Keys, tag, node ids, hash_key and topic of the document are the code's."""
+        text = document("docs/protocol.md")
+        for value in (
+            *(PUBLIC_NETWORK.prk, PUBLIC_NETWORK.tag, PUBLIC_NETWORK.udp, HASH_KEY, TOPIC),
+            *(key.node_id for key in (KEY_A, KEY_B, KEY_C)),
+        ):
+            self.assertIn(f"`{value.hex()}`", text)
+
+    def test_descriptors(self):
+        """File and line of the document are the same descriptor."""
+        text = document("docs/protocol.md")
+        parser = DescriptorParser()
+        toml = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[0]
+        (line,) = re.findall(r"^p2pdist:b3:\S+$", text, re.MULTILINE)
+        nodes = (HostPort("10.0.0.2", 7667), HostPort("2001:db8::5", 7667))
+        told = Descriptor(hash_key=HASH_KEY, nodes=nodes, name="hello")
+        self.assertEqual(told, parser.parse_uri(line))
+        self.assertEqual(line, told.to_uri())
+        self.assertEqual(evolve(told, length=16), parser.parse(toml))
+
+
+class TableTests(TestCase):
+    """Tables that repeat what the code says."""
+
+    def test_limits(self):
+        """Every number of the protocol's table of bounds is the one in limits.py."""
+        units = {"KiB": limits.KIB, "MiB": limits.MIB}
+        checked = 0
+        for row in rows(document("docs/protocol.md")):
+            name = re.fullmatch(r"`([A-Z][A-Z0-9_]+)`", row[-1])
+            if name is None:
+                continue
+            wanted = getattr(limits, name[1])
+            numbers = re.findall(r"([\d.]+)(?: (KiB|MiB))?", row[1])
+            told = tuple(float(number) * units.get(unit, 1) for number, unit in numbers)
+            self.assertEqual(wanted if isinstance(wanted, tuple) else (wanted,), told, row)
+            checked += 1
+        self.assertGreater(checked, 40)
+
+    def test_stages(self):
+        """The table of stages in docs/architecture.md is the machine's."""
+        words = {stage.value: stage for stage in Stage}
+        told = {}
+        for row in rows(document("docs/architecture.md")):
+            event = row[1].strip("`") if len(row) == 3 else ""
+            if event not in EVENTS:
+                continue
+            stages = [words[word] for word in re.findall(r"\w+", row[0]) if word in words]
+            if row[0].startswith("any"):
+                stages = [stage for stage in Stage if stage not in stages]
+            told.update({(stage, event): words[row[2]] for stage in stages})
+        self.assertEqual(MOVES, told)
+
+
+class LinkTests(TestCase):
+    """Links between the documents."""
+
+    def test_links_lead_somewhere(self):
+        """Every relative link names a file that is there, and a heading in it."""
+        document("README.md")
+        broken = []
+        for path in sorted([*TREE.glob("*.md"), *DOCS.rglob("*.md")]):
+            text = path.read_text(encoding="utf-8")
+            for link in re.findall(r"\]\(([^)\s]+)\)", text):
+                if "://" in link or link.startswith("mailto:"):
+                    continue
+                name, _, anchor = link.partition("#")
+                target = (path.parent / name).resolve() if name else path
+                if not target.exists():
+                    broken.append(f"{path.name}: {link}: no such file")
+                elif anchor and anchor not in anchors(target):
+                    broken.append(f"{path.name}: {link}: no such heading")
+        self.assertEqual([], broken)
+
+    def test_no_machine_is_named(self):
+        """No document holds a path of the machine it was written on."""
+        document("README.md")
+        for path in (*TREE.glob("*.md"), *DOCS.rglob("*.*")):
+            text = path.read_text(encoding="utf-8")
+            self.assertIsNone(re.search(r"/(work|tmp|home|root)/", text), path.name)
+
+
+def anchors(path: Path) -> set[str]:
+    """Return the anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return {heading.strip().replace(" ", "-") for heading in plain}
+
+
+class EmbedTests(TestCase):
+    """docs/examples/embed.py."""
+
+    def test_fetches(self):
+        """The example application fetches a content from a seed and stops cleanly."""
+        text = document("docs/examples/embed.py")
+        spec = importlib.util.spec_from_file_location("embed", DOCS / "examples" / "embed.py")
+        assert spec is not None
+        assert spec.loader is not None
+        embed = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(embed)
+        world = World(1)
+        made = one_file()
+        seed, client = Station.at(world, "10.0.0.1"), Station.at(world, "10.0.0.2")
+        seed.store(made)
+        seed.run(pointing(made))
+        config = Config(directory=DATA, listen=("0.0.0.0",))
+        path = world.wait_for(embed.fetch(client.machine, config, pointing(made, seed)))
+        self.assertEqual(f"{DATA}/file.bin", path)
+        self.assertTrue(client.holds(made))
+        self.assertEqual([], client.host.leaks())
+        seed.stop()
+        shown = re.search(r"^async def fetch.*?stopService\(\)$", text, re.DOTALL | re.MULTILINE)
+        assert shown is not None
+        self.assertIn(shown[0], document("README.md"), "the README shows the tested example")
