@@ -330,7 +330,6 @@ STATE_DIR_MODE: Final = 0o700
 STOP_S: Final = 10.0
 """A clean stop that takes longer is cut short."""
 PROGRESS_EVERY_S: Final = 1.0
-PROGRESS_LOG_S: Final = 10.0
 RATE_WINDOW_S: Final = 5.0
 QUIET_S: Final = 10.0
 """A session logs what it waits for once it has waited so long, and not oftener than that."""

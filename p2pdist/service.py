@@ -18,6 +18,7 @@ from collections.abc import Callable
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import LoopingCall
+from twisted.python.failure import Failure
 
 from p2pdist import limits, neighbours
 from p2pdist.addresses import Address, HostPort
@@ -359,6 +360,8 @@ class P2PDistService(MultiService):
         StorageError, ConfigurationError: it or the download folder cannot be used.
     """
 
+    log = new_logger()
+
     def __init__(self, config: Config, machine: Machine) -> None:
         MultiService.__init__(self)
         self.config = config
@@ -447,7 +450,11 @@ class P2PDistService(MultiService):
     async def _stop(self) -> None:
         """Sessions first, while the overlay can still say goodbye; then overlay, ports, lock."""
         self.upkeep.stopService()
-        await self.contents.stopService()
+        if not await self._within(limits.STOP_S, self.contents.stopService()):
+            self.log.warn(
+                "files are not closed after {seconds} s; what was not synced is fetched again",
+                seconds=limits.STOP_S,
+            )
         self.overlay.stopService()
         self.running = 0
         if self._ports is not None:
@@ -456,3 +463,18 @@ class P2PDistService(MultiService):
         if self._state is not None:
             self._state.close()
             self._state = None
+
+    def _within(self, seconds: float, work: Deferred[None]) -> Deferred[bool]:
+        """Fire with whether ``work`` ended within so many seconds; it is not cancelled."""
+        over: Deferred[bool] = Deferred()
+        timer = self._machine.reactor.callLater(seconds, over.callback, False)
+
+        def ended(result: object) -> None:
+            if isinstance(result, Failure):
+                self.log.failure("a session did not stop cleanly", result)
+            if timer.active():
+                timer.cancel()
+                over.callback(True)
+
+        work.addBoth(ended)
+        return over

@@ -108,6 +108,7 @@ class RPC:
     mismatched: int = field(init=False, default=0)
     _calls: dict[bytes, _Call] = field(init=False, factory=dict)
     _per_address: dict[Address, int] = field(init=False, factory=dict)
+    _introductions: dict[Address, list[_Call]] = field(init=False, factory=dict)
     _stopped: bool = field(init=False, default=False)
 
     # --- calling ---
@@ -214,14 +215,23 @@ class RPC:
         )
 
     def _ping_first(self, call: _Call) -> None:
+        """Ping a stranger once for all calls to it that wait."""
+        waiting = self._introductions.get(call.address)
+        if waiting is not None:
+            waiting.append(call)
+            return
+        self._introductions[call.address] = [call]
+
         def answered(_pong: Reply) -> None:
-            if call.rid in self._calls:
-                self._try(call)
+            for one in self._introductions.pop(call.address):
+                if one.rid in self._calls:
+                    self._try(one)
 
         def silent(failure: Failure) -> None:
-            if call.rid in self._calls:
-                assert failure.value is not None
-                self._finish(call, failure.value)
+            assert failure.value is not None
+            for one in self._introductions.pop(call.address):
+                if one.rid in self._calls:
+                    self._finish(one, failure.value)
 
         pinged = self.ping(call.address)
         pinged.addCallbacks(answered, silent)

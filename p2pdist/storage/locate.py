@@ -69,7 +69,8 @@ def create(
     usable state file too; with ``place.replace`` the target's matching pieces are copied.
 
     Returns:
-        Fires with the store: zero pieces and reused ones are in ``have``. Fails with DiskFull
+        Fires with the store: zero pieces and reused ones are in ``have``; it is published if
+        nothing is missing. Fails with DiskFull
         (says how many bytes are short, and where), ContentConflict, AlreadyRunning, StorageError,
         or DescriptorError when the descriptor's name, length or piece length are not the
         content's.
@@ -116,8 +117,7 @@ async def _create(
     )
     state = await run(place.workers, place.directory, opening)
     assert state is not None
-    reusable = None if found is None else found.have
-    return await open_part(place, state, metadata, descriptor, progress, reusable)
+    return await _open_part(place, state, metadata, descriptor, progress, found)
 
 
 # --- the target ---
@@ -279,9 +279,21 @@ async def _from_state(
     if found is not None and found.complete:
         await place.workers.run(state.close)
         return await _adopt(place, found)
+    return await _open_part(place, state, metadata, descriptor, progress, found)
+
+
+async def _open_part(
+    place: Place,
+    state: StateFile,
+    metadata: Metadata,
+    descriptor: Descriptor,
+    progress: Progress,
+    found: Survey | None,
+) -> Store:
+    """Open the part; if nothing is missing in it, publish it at once."""
     reusable = None if found is None else found.have
     store = await open_part(place, state, metadata, descriptor, progress, reusable)
-    if store.complete:  # complete, but not published before the end
+    if store.complete:
         await _publish_or_close(store)
     return store
 

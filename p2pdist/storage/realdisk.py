@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from p2pdist.storage.disk import Access, FileFacts, IDisk, Kind, NotAFile
 
-_BASE = os.O_CLOEXEC | os.O_NOCTTY
+_BASE = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 _FLAGS = {
     Access.READ: _BASE | os.O_RDONLY,
     Access.UPDATE: _BASE | os.O_RDWR,

@@ -442,7 +442,6 @@ class Exchange:
 
     def _read_failed(self, peer: PeerConnection, index: PieceIndex, failure: Failure) -> None:
         self.log.debug("piece {index} cannot be read: {error}", index=index, error=failure.value)
-        self.uploader.lost(index)
         self._unserve(peer, index, RejectReason.GONE)
         self._pump()
 

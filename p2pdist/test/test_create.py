@@ -106,11 +106,10 @@ class CreateTests(TestCase):
         self.result_of(self.house.create(name=None, length=None, piece_length=None))
 
     def test_empty_file(self) -> None:
-        """A file without bytes is complete at once and can be published."""
+        """A file without bytes is complete and published at once."""
         self.house.content = content({"empty": 0})
         store = self.result_of(self.house.create())
-        self.assertTrue(store.complete)
-        self.result_of(store.publish())
+        self.assertTrue(store.complete and store.published)
         self.assertEqual(b"", self.disk.get(f"{DATA}/empty"))
 
     def test_folder_gets_all_its_files(self) -> None:
@@ -174,6 +173,8 @@ class ExistingTargetTests(TestCase):
         """The right pieces with something behind are not the content."""
         self.disk.put(TARGET, self.house.content.data + b"x")
         self.error_of(self.house.create(), ContentConflict)
+        self.assertTrue(self.result_of(self.house.create(replace=True)).published)
+        self.assertEqual(self.house.content.data, self.disk.get(TARGET))
 
     def test_replaced_file_gives_its_pieces(self) -> None:
         """What matches is copied; the old file stays until the new one is whole."""

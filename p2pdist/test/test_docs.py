@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from unittest import SkipTest
 
 from attrs import evolve
@@ -20,6 +20,7 @@ from p2pdist.addresses import Address, HostPort
 from p2pdist.config import Config
 from p2pdist.content import FileEntry, Metadata, decode_metadata, hash_piece
 from p2pdist.descriptor import Descriptor, DescriptorParser
+from p2pdist.ids import PieceIndex
 from p2pdist.keys import PUBLIC_NETWORK, NodeKey, join_proof, topic_of
 from p2pdist.overlay import wire
 from p2pdist.overlay.envelope import NOTICE, Envelope, notice, read_header
@@ -111,9 +112,7 @@ def expected_datagrams() -> dict[str, wire.Message]:
             flags=flag.MEMBER,
             peers4=(B,),
         ),
-        wire.Accept(
-            qid=QID, cookie=COOKIE, topic=TOPIC, status=status.IDLE, sequence=7, **FROM_A
-        ),
+        wire.Accept(qid=QID, cookie=COOKIE, topic=TOPIC, status=status.IDLE, sequence=7, **FROM_A),
         wire.Accepted(
             token=TOKEN,
             peers4=(B, C),
@@ -169,9 +168,9 @@ def expected_frames() -> dict[str, Any]:
     return {type(message).__name__: message for message in told}
 
 
-def index(number: int) -> messages.PieceIndex:
+def index(number: int) -> PieceIndex:
     """Return a piece's index."""
-    return messages.PieceIndex(number)
+    return PieceIndex(number)
 
 
 class ExampleTests(TestCase):
@@ -205,7 +204,7 @@ class ExampleTests(TestCase):
             for kind in vars(wire).values()
             if isinstance(kind, type) and issubclass(kind, wire.Message) and "code" in vars(kind)
         }
-        frames = {kind.__name__ for kind in messages.Message.__args__}
+        frames = {kind.__name__ for kind in get_args(messages.Message)}
         apart = {"Preface", "Datagram", "Notice", "Metadata"}
         self.assertEqual(overlay, set(expected_datagrams()))
         self.assertEqual(frames, set(expected_frames()))

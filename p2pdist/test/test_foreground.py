@@ -6,6 +6,7 @@ from pathlib import Path
 
 from attrs import define, evolve, field
 
+from p2pdist import limits
 from p2pdist.config import Config
 from p2pdist.errors import (
     ConfigurationError,
@@ -63,6 +64,14 @@ class ForegroundTests(TestCase):
         self.assertTrue(leech.holds(made))
         self.assertEqual([], leech.host.leaks())
         self.assertEqual((30 * PIECE, 30 * PIECE), meter.shown[-1][:2])
+
+    def test_progress_is_shown_every_second(self):
+        """There is a progress line every ``limits.PROGRESS_EVERY_S``, whatever happens."""
+        world = lan()
+        meter = Lines()
+        foreground(Station.at(world, "10.0.1.1"), one_file(), meter=meter).run()
+        world.run(20.5)
+        self.assertEqual(21, len(meter.shown), limits.PROGRESS_EVERY_S)
 
     def test_seed_option_stays(self):
         """With ``--seed`` the node tells its status and port once, and goes on."""

@@ -139,6 +139,19 @@ class TamperingTests(TestCase):
         with self.assertRaises(AuthenticationFailed):
             bob.receive(Proof(reply.signature))
 
+    def test_signed_text(self) -> None:
+        """The proof is over exactly these bytes; signed for the other role it is refused."""
+        for role, good in ((b"D", True), (b"A", False)):
+            bob = acceptor()
+            bob.receive(dialler().start())
+            keys = ALICE.public + BOB.public
+            text = b"p2pdist/1 tcp" + role + HASH_KEY + b"d" * 32 + b"a" * 32 + keys
+            try:
+                bob.receive(Proof(ALICE.sign(text)))
+            except AuthenticationFailed:
+                self.assertFalse(good)
+            self.assertEqual(ALICE.node_id if good else None, bob.peer)
+
     def test_replayed(self) -> None:
         """Messages recorded from one handshake do not fit the next: both nonces are new."""
         alice, bob = dialler(), acceptor()

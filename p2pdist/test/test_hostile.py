@@ -147,6 +147,9 @@ class WrongDataTests(HostileCase):
                 liar.say(MetadataPart(5, 0, b"wrong"))
 
         victim = self.victim_of(lie, lie, lie)
+        self.world.run(10)
+        for liar in self.liars:
+            self.assert_closed(liar, ByeReason.BANNED)
         self.add_seed(victim.content, victim)
         self.finish([victim])
 
@@ -345,10 +348,12 @@ class RuleTests(HostileCase):
 
     def test_lying_bitfield_before_the_metadata(self) -> None:
         """A false bitfield that came before anybody could tell closes when the store is open."""
-        victim = self.victim_of(honest, honest)
-        self.liars[1].bits = b"\xff\xff\xff"
-        self.finish([victim])
-        self.assert_closed(self.liars[1])
+        for bits in (b"\xff\xff\xff", b"\xfc\x00", b"\xff"):
+            self.setUp()
+            victim = self.victim_of(honest, honest)
+            self.liars[1].bits = bits
+            self.finish([victim])
+            self.assert_closed(self.liars[1])
 
     def test_early_talk(self) -> None:
         """Before the metadata: haves need a bitfield, requests a grant; grants are declined."""

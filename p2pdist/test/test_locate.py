@@ -102,6 +102,15 @@ class PartTests(LocateCase):
         self.disk.put(f"{DATA}/.other.{'0' * 8}.p2pdist-state", b"")
         self.assertEqual([0, 1], list(self.found(name=None, length=None).have))
 
+    def test_state_file_of_another_name_is_not_taken(self) -> None:
+        """A renamed state file stands beside no part of its own."""
+        self.half_done()
+        state = self.disk.get(self.house.state)
+        self.disk.remove(self.house.state)
+        self.disk.put(self.house.state.replace("file.bin", "other"), state)
+        self.assertIs(None, self.result_of(self.house.locate(name=None, length=None)))
+        self.assertEqual(0, self.disk.open_handles)
+
     def test_folder_is_resumed(self) -> None:
         """A folder as well as a file."""
         self.use(Storehouse(folder()))
@@ -404,11 +413,12 @@ class HashingTests(LocateCase):
     def test_failure_waits_for_the_others(self) -> None:
         """No file is closed while a worker still reads it."""
         workers = StepWorkers()
-        self.use(Storehouse(one_file(), workers=workers))
+        self.use(Storehouse(content({"file.bin": 20 * PIECE}), workers=workers))
         self.house.put_target()
         locating = self.house.locate()
         while len(workers.waiting) < limits.DISK_THREADS:
             workers.step()
+        self.disk.calls.clear()
         self.disk.failing["read"] = [13]
         handles = self.disk.open_handles
         workers.step()
@@ -416,6 +426,7 @@ class HashingTests(LocateCase):
         self.assertGreaterEqual(self.disk.open_handles, handles)
         workers.finish()
         self.error_of(locating, StorageError)
+        self.assertEqual(limits.DISK_THREADS, self.disk.count("read"))
         self.assertEqual(0, self.disk.open_handles)
 
 

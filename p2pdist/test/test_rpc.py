@@ -353,6 +353,18 @@ class FirstContactTests(CallCase):
         self.answer(self.requests[1])
         self.result_of(call)
 
+    def test_one_ping_for_all_calls(self):
+        """Several calls to one stranger share its first ping, and go out together."""
+        calls = [self.rpc.call(THERE, FIND) for _ in range(4)]
+        self.assertEqual([Ping], [type(request) for request in self.requests])
+        self.pass_time(0.1)
+        self.pong(self.requests[0])
+        self.assertEqual([Ping, *[Find] * 4], [type(request) for request in self.requests])
+        for request in self.requests[1:]:
+            self.answer(request)
+        for call in calls:
+            self.result_of(call)
+
     def test_silent_stranger(self):
         """Three pings within two seconds, then the call fails; the request never goes out."""
         call = self.rpc.call(THERE, FIND)

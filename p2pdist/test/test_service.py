@@ -42,6 +42,7 @@ class HierarchyTests(TestCase):
         world.run(5)
         for station in (bootstrap, seed, *leeches):
             service = station.service
+            assert service is not None
             station.stop()
             self.assertEqual(0, station.disk.open_handles)
             world.wait_for(service.stopService())
@@ -69,6 +70,20 @@ class HierarchyTests(TestCase):
         world.run(3)
         session = service.add(pointing(made, bootstrap))
         world.run_until(lambda: session.stage is Stage.SEEDING)
+
+    def test_stop_that_hangs_is_cut_short(self):
+        """A disk that does not answer delays the stop by ``limits.STOP_S`` at most."""
+        made = content({"model.bin": 60 * PIECE})
+        world = lan()
+        world.link(delay=(0.001, 0.003), bandwidth=1_000_000)
+        _, _, (leech,) = swarm(world, made, 1)
+        world.run_until(lambda: leech.session.transfer.progress().have_pieces > 5)
+        leech.host.workers.delay = (1000.0, 1000.0)
+        service = leech.service
+        assert service is not None
+        began = world.now
+        world.wait_for(service.stopService())
+        self.assertLess(world.now - began, limits.STOP_S + 1)
 
     def test_same_content_twice_is_one_session(self):
         """A second descriptor of the same content only adds its nodes."""
@@ -146,6 +161,13 @@ class PortTests(TestCase):
         station.host.world.run(1)
         self.assertEqual([], list(station.host.udp))
 
+    def test_junk_cannot_starve_tcp(self):
+        """The UDP socket reads ``limits.UDP_READ_BYTES`` a turn, not a quarter of a megabyte."""
+        station = Station.at(lan(), "10.0.0.1")
+        station.run()
+        readers = station.host.reactor.getReaders()
+        self.assertIn(limits.UDP_READ_BYTES, [getattr(r, "maxThroughput", None) for r in readers])
+
     def test_address_of_another_machine(self):
         """An address this machine does not have is refused with a reason."""
         station = Station.at(lan(), "10.0.0.1")
@@ -175,7 +197,9 @@ class PortTests(TestCase):
 
         self.patch(reactor, "listenUDP", no_ipv6)
         station.run(listen=())
-        self.assertEqual({"0.0.0.0"}, {socket.ip for socket in station.host.udp})
+        self.assertEqual(
+            {"0.0.0.0"}, {port.getHost().host for port in station.host.reactor.getReaders()}
+        )
 
 
 class StateTests(TestCase):
@@ -230,8 +254,9 @@ class StateTests(TestCase):
         world.run(1)
         (report,) = seed.session.status().nodes
         self.assertIs(EntryState.SELF, report.state)
-        count = len(world.trace)
+        count, events = len(world.trace), world.events
         world.run(100)
+        self.assertLess(world.events - events, 1000, "no timer runs every limits.TIMER_GRAIN_S")
         sent = [record for record in world.trace[count:] if record.kind == "udp"]
         self.assertEqual([], sent)
 

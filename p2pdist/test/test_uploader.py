@@ -312,6 +312,17 @@ class SendingTests(TestCase):
         book.accepted(last[0], PieceIndex(0), BIG)
         self.assertEqual([(last[0], 0)], starts(book, limits.SLOW_S))
 
+    def test_who_does_not_confirm_gets_no_more(self) -> None:
+        """A peer with a piece unconfirmed for SLOW_S is asked nothing until it confirms."""
+        book = uploader("xxxx", a="    ")
+        offers(book)
+        book.accepted(A, PieceIndex(0), SMALL)
+        starts(book)
+        book.sent(A, PieceIndex(0), 0.0)
+        self.assertEqual([], offers(book, limits.SLOW_S))
+        book.received(A, PieceIndex(0), limits.SLOW_S)
+        self.assertEqual([A], offers(book, limits.SLOW_S))
+
     def test_stalled_readers_are_named(self) -> None:
         """A peer that reads less than PIECE_PROGRESS_BYTES in PIECE_PROGRESS_S is named."""
         book = uploader("x", a=" ", b=" ")

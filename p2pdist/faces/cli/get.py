@@ -1,4 +1,7 @@
-"""``p2pdist get``: fetch one content in the foreground. Tests: ``test_foreground``, ``test_e2e``."""
+"""``p2pdist get``: fetch one content in the foreground.
+
+Tests: ``test_foreground``, ``test_e2e``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``p2pdist verify``: compare what is on disk with a descriptor. Tests: ``test_cli_main``, ``test_e2e``."""
+"""``p2pdist verify``: compare what is on disk with a descriptor.
+
+Tests: ``test_cli_main``, ``test_e2e``.
+"""
 
 from __future__ import annotations
 
