@@ -300,8 +300,8 @@ POOREST_OF: Final = 3
 ASSEMBLY_BYTES: Final = 32 * MIB
 """Pieces in assembly in one process."""
 PIECES_IN_FLIGHT: Final = 6
-"""Of one receiver. Fewer spread a swarm of equals better (simulated, 9 nodes: 1.19 with 5, 1.28 with
-8), more keep slow senders from holding every place (measured: 1.39 with 8, 1.64 with 4)."""
+"""Of one receiver. Fewer spread a swarm of equals better, more keep slow senders from holding every
+place; never fewer than UPLOAD_SLOTS, where the swarm collapses."""
 PIECE_PROGRESS_S: Final = 10.0
 """Without a byte of a promised piece for so long it is given to somebody else."""
 PIECE_PROGRESS_BYTES: Final = 16 * KIB

@@ -367,9 +367,8 @@ class Network:
         """Ping ``address`` (3 tries in 2 s); a node that answers becomes a neighbour if it fits.
 
         Returns:
-            A Deferred that fires with the :class:`Pong` and fails as :meth:`RPC.call` does. An
-            address that never answered is left alone by lookups for a while. One that did is a
-            node: after a partition it is wanted at once.
+            Fires with the :class:`Pong`, fails as :meth:`RPC.call` does. An address that never
+            answered is then left alone for a while; one that did is wanted after a partition.
         """
 
         def silent(failure: Failure) -> Failure:

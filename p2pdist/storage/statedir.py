@@ -27,12 +27,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from attrs import define, field
-from twisted.logger import Logger
 
 from p2pdist import limits
 from p2pdist.errors import AlreadyRunning, ConfigurationError, LocalProtocolError
 from p2pdist.ids import HashKey
 from p2pdist.keys import NodeKey
+from p2pdist.logs import new_logger
 from p2pdist.storage.disk import Access, IDisk, read_file, storage_error, write_file
 
 KEY_MAGIC = b"p2pdist node key 1\n"
@@ -57,7 +57,7 @@ class StateDirectory:
         path: its path.
     """
 
-    log = Logger()
+    log = new_logger()
 
     path: str
     _disk: IDisk = field(repr=False)

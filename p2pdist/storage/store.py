@@ -28,13 +28,13 @@ from functools import partial
 from attrs import define, field
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from p2pdist import limits
 from p2pdist.content import Metadata
 from p2pdist.errors import DiskFull, LocalProtocolError, StorageError
 from p2pdist.ids import HashKey
+from p2pdist.logs import new_logger
 from p2pdist.storage.disk import (
     IDENTITY_BYTES,
     NO_SPACE,
@@ -70,7 +70,7 @@ class Store:
         geometry: how the content is cut.
     """
 
-    log = Logger()
+    log = new_logger()
 
     place: Place
     metadata: Metadata

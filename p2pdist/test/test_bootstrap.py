@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from p2pdist import limits
 from p2pdist.addresses import Address, HostPort
 from p2pdist.keys import NetworkKeys
@@ -175,7 +177,7 @@ class ScheduleTests(TestCase):
             first = [time for time in times if time <= limits.FIRST_CONTACT_WINDOW_S]
             self.assertEqual(limits.FIRST_CONTACT_TRIES, len(first))
             self.assertLessEqual(len(times), 20)
-            pauses = [b - a for a, b in zip(times[2:], times[3:], strict=False)]
+            pauses = [b - a for a, b in pairwise(times[2:])]
             for number, pause in enumerate(pauses):
                 wanted = min(limits.CONTACT_RETRY_S * 2**number, limits.CONTACT_RETRY_MAX_S)
                 spread = wanted * limits.RTO_JITTER + limits.FIRST_CONTACT_WINDOW_S
@@ -200,7 +202,7 @@ class ScheduleTests(TestCase):
         node = OverlayNode.on(a)
         for number in range(limits.CALLS_OUTSTANDING):
             address = Address(f"10.8.{number // 200}.{number % 200 + 1}", 7667)
-            node.network.rpc.ping(address).addErrback(lambda failure: None)
+            node.network.rpc.ping(address).addErrback(lambda _failure: None)
         node.bootstrap.add((HostPort("10.0.0.2", 7667),))
         world.run(1)
         self.assertEqual([EntryState.SILENT], [report.state for report in node.reports])

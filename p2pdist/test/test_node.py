@@ -8,6 +8,7 @@ from twisted.internet.error import MessageLengthError
 from p2pdist import limits
 from p2pdist.addresses import Address
 from p2pdist.errors import ConfigurationError, RequestTimedOut
+from p2pdist.ids import NodeID
 from p2pdist.keys import PUBLIC_NETWORK, NetworkKeys, NodeKey
 from p2pdist.overlay.envelope import HEADER_BYTES, Envelope
 from p2pdist.overlay.node import Node, NodeSocket
@@ -28,7 +29,7 @@ class FakeTransport:
         self.written: list[tuple[str, int]] = []
         self.error = error
 
-    def write(self, datagram: bytes, address: tuple[str, int]) -> None:
+    def write(self, _datagram: bytes, address: tuple[str, int]) -> None:
         """Record it."""
         if self.error is not None:
             raise self.error
@@ -139,7 +140,7 @@ class JunkTests(TestCase):
         for number in range(limits.LOG_PER_KIND + 5):
             source = Address("10.0.0.2", 1000 + number)
             token = self.node.network.guard.mint.token(source, self.world.now)
-            own = self.stranger.node_id[:-1] + bytes([number])
+            own = NodeID(self.stranger.node_id[:-1] + bytes([number]))
             ping = Ping(node_id=own, token=token)
             socket.datagramReceived(self.stranger.envelope.seal(encode(ping)), source)
         self.assertEqual(limits.LOG_PER_KIND, len(self.flushLoggedErrors(RuntimeError)))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 
 from p2pdist import limits
 from p2pdist.addresses import Address
 from p2pdist.ids import HashKey, NodeID, Topic
-from p2pdist.keys import NodeKey, join_proof, topic_of
+from p2pdist.keys import join_proof, topic_of
 from p2pdist.overlay.carry import LATE_REFUSAL_S
-from p2pdist.overlay.membership import AGAIN_S, JoinedPeer, Membership
-from p2pdist.overlay.network import NEIGHBOUR_PINGS, OWN_ADDRESSES
+from p2pdist.overlay.membership import JoinedPeer
+from p2pdist.overlay.network import OWN_ADDRESSES
 from p2pdist.overlay.wire import (
     Accept,
     Accepted,
@@ -37,7 +39,7 @@ from p2pdist.overlay.wire import (
     encode,
 )
 from p2pdist.test.network import World
-from p2pdist.test.overlayworld import KEY, OverlayNode, PeersSeen, lan
+from p2pdist.test.overlayworld import KEY, OverlayNode, lan
 from p2pdist.test.stranger import Stranger
 from p2pdist.test.support import TestCase
 
@@ -85,7 +87,7 @@ class ProofTests(StrangerCase):
         self.assertTrue(all(length <= size for length in sent))
 
     def test_request_without_token_is_challenged(self) -> None:
-        """Every kind of request with a missing token gets a smaller challenge and changes nothing."""
+        """Every request without a token gets a smaller challenge and changes nothing."""
         own = self.stranger.node_id
         requests = [
             Find(node_id=own, target=TOPIC),
@@ -188,7 +190,7 @@ class ProofTests(StrangerCase):
         network = self.node.network
         for number in range(OWN_ADDRESSES + 4):
             address = Address(f"127.0.0.{number + 1}", limits.DEFAULT_PORT)
-            network.contact(address).addErrback(lambda failure: None)
+            network.contact(address).addErrback(lambda _failure: None)
             self.world.run(0.2)
             self.assertFalse(network.approachable(address))
         self.assertEqual(OWN_ADDRESSES, len(network.own_addresses))
@@ -347,7 +349,7 @@ class JoinTests(StrangerCase):
 
     def test_tampered_joins_are_refused(self) -> None:
         """A wrong key, id, rid or proof, one at a time, does not join."""
-        tampered = [
+        tampered: list[dict[str, Any]] = [
             {"key": HashKey(b"x" * 32)},
             {"proof": bytes(16)},
             {"rid": b"other id"},

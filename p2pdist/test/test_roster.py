@@ -412,8 +412,8 @@ class BanTests(TestCase):
     def test_memory_is_bounded(self) -> None:
         """At most BANS are remembered; the oldest go first."""
         bans = BanList()
-        for number in range(limits.BANS):
+        for number in range(limits.BANS + 1):
             bans.offend(NodeID(number.to_bytes(20, "big")), address(1), 0.0)
         self.assertFalse(bans.banned(NodeID(bytes(20)), None, 1.0))
-        last = NodeID((limits.BANS - 1).to_bytes(20, "big"))
+        last = NodeID(limits.BANS.to_bytes(20, "big"))
         self.assertTrue(bans.banned(last, None, 1.0))

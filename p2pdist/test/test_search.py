@@ -226,7 +226,7 @@ class SearchTests(SearchCase):
             )
         for number in range(limits.CALLS_OUTSTANDING):
             address = Address(f"10.6.{number // 200}.{number % 200 + 1}", 9)
-            self.network.rpc.ping(address).addErrback(lambda failure: None)
+            self.network.rpc.ping(address).addErrback(lambda _failure: None)
         self.begin()
         took = self.world.run_until(lambda: self.over, timeout=20)
         self.assertLess(took, limits.LOOKUP_S + 0.1)
@@ -370,8 +370,8 @@ class ConvergenceTests(SearchCase):
         for _ in range(3):
             self.world.wait_for(self.network.converge(TOPIC, limits.STORERS))
             self.world.run(CONVERGENCE_CALL_S)
-        sent = [r.target for r in self.world.trace if r.target[0][0] in "89"]
-        self.assertEqual({limits.FIRST_CONTACT_TRIES}, {sent.count(target) for target in sent})
+        targets = [r.target for r in self.world.trace if r.target[0][0] in "89"]
+        self.assertEqual({limits.FIRST_CONTACT_TRIES}, {targets.count(to) for to in targets})
 
     def test_narrower_nodes_are_not_believed(self) -> None:
         """A node on a wider network names nobody on a narrower one."""
@@ -407,6 +407,6 @@ class ConvergenceTests(SearchCase):
     def test_known_nodes_are_not_counted_against_their_subnet(self) -> None:
         """Who is our neighbour already costs no ping."""
         many = [entry(number, f"8.8.8.{number}") for number in range(1, 9)]
-        self.assertEqual(many, few_per_subnet(many, lambda address: False))
-        few = few_per_subnet(many, lambda address: True)
+        self.assertEqual(many, few_per_subnet(many, lambda _address: False))
+        few = few_per_subnet(many, lambda _address: True)
         self.assertEqual(limits.SUBNET_PER_BUCKET, len(few))

@@ -1,4 +1,4 @@
-"""Discovery in the simulated network: the production overlay, several nodes, every datagram real."""
+"""Discovery in the simulated network: the production overlay, many nodes, real datagrams."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from p2pdist.keys import PUBLIC_NETWORK, NodeKey, topic_of
 from p2pdist.overlay.bootstrap import Bootstrap
 from p2pdist.overlay.fields import NodeEntry
 from p2pdist.overlay.membership import Membership
+from p2pdist.overlay.network import Network
 from p2pdist.overlay.node import Node
 from p2pdist.overlay.wire import Find, Flag, Forwarded, Found, GetPeers, Offer, Status, Verdict
 from p2pdist.stages import Stage
@@ -20,6 +21,11 @@ from p2pdist.test.stranger import Stranger
 from p2pdist.test.support import TestCase
 
 TOPIC = topic_of(KEY)
+
+
+def met(world: World, *memberships: Membership) -> float:
+    """Run until each has joined a peer; return how long that took."""
+    return world.run_until(lambda: all(member.joined for member in memberships), timeout=400)
 
 
 class ChainTests(TestCase):
@@ -145,7 +151,7 @@ class CrowdTests(TestCase):
         for number in range(10):
             node = OverlayNode.on(world.host(f"10.0.2.{number + 1}"), bootstrap)
             membership, _ = node.join()
-            took = world.run_until(lambda m=membership: m.joined, timeout=10)
+            took = met(world, membership)
             self.assertLess(took, 1)
             world.run(5)
             joined = {peer.address.host for peer in membership.joined.values()}
@@ -159,7 +165,7 @@ class CrowdTests(TestCase):
             bootstrap = OverlayNode.on(b)
             one, _ = OverlayNode.on(x, bootstrap).join()
             two, _ = OverlayNode.on(y, bootstrap).join()
-            took = world.run_until(lambda a=one, b=two: a.joined and b.joined, timeout=20)
+            took = met(world, one, two)
             self.assertLess(took, 8, seed)
 
 
@@ -248,7 +254,7 @@ class ScopeTests(TestCase):
         self.assertEqual([Address("10.0.0.9", 7667)], seen.offers)
 
 
-def second_node(host: Host, *interfaces: str) -> tuple[Node, object]:
+def second_node(host: Host, *interfaces: str) -> tuple[Node, Network]:
     """Start a second node on a host, on port 8001."""
     node = Node(NodeKey.from_seed(bytes(32)), host.reactor, host.rng, host.entropy)
     network = node.add_network(PUBLIC_NETWORK)
@@ -268,7 +274,7 @@ class FaultTests(TestCase):
             one, _ = OverlayNode.on(x, bootstrap).join(Status.SEED)
             node_y = OverlayNode.on(y, bootstrap)
             two, _ = node_y.join()
-            world.run_until(lambda a=one, b=two: a.joined and b.joined, timeout=10)
+            met(world, one, two)
             world.partition([b, x], [y])
             two.set_status(Status.SEED)
             one.set_status(Status.LEECH)
@@ -278,7 +284,7 @@ class FaultTests(TestCase):
                 bootstrap.node.upkeep()
             self.assertEqual(({}, {}), (one.joined, two.joined))
             world.heal()
-            took = world.run_until(lambda a=one, b=two: a.joined and b.joined, timeout=400)
+            took = met(world, one, two)
             self.assertLess(took, limits.CONTACT_RETRY_MAX_S * 1.2 + 5, seed)
 
     def test_late_link_is_used(self):
