@@ -29,7 +29,7 @@ from twisted.python.failure import Failure
 
 from p2pdist import limits
 from p2pdist.addresses import Address, limit_key
-from p2pdist.errors import NodeStopped, RequestTimedOut, RPCError
+from p2pdist.errors import NodeStopped, RequestRefused, RequestTimedOut, RPCError
 from p2pdist.ids import HashKey, NodeID, Topic
 from p2pdist.keys import equal, join_proof, topic_of
 from p2pdist.logs import new_logger
@@ -180,8 +180,10 @@ class Membership:
 
     def _eb_tell(self, failure: Failure, peer: JoinedPeer) -> None:
         failure.trap(RPCError, NodeStopped)
-        if failure.check(RequestTimedOut):
-            self._drop(peer)
+        why = failure.value
+        gone = isinstance(why, RequestRefused) and why.code == ErrorCode.NOT_A_PEER
+        if gone or isinstance(why, RequestTimedOut):
+            self._drop(peer)  # silent, or its farewell was lost: it does not know us any more
 
     # --- searching ---
 

@@ -23,13 +23,13 @@ from typing import Protocol as Structural
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from p2pdist import limits
 from p2pdist.addresses import Address, from_socket
 from p2pdist.errors import RemoteProtocolError, UnexpectedMessage
 from p2pdist.ids import NodeID, PieceIndex
+from p2pdist.logs import new_logger
 from p2pdist.swarm.assembly import Assembly
 from p2pdist.swarm.handshake import Handshake
 from p2pdist.swarm.messages import (
@@ -99,7 +99,7 @@ class PeerConnection(Protocol):
         remote_bye: reason the other side gave for closing, or ``None``.
     """
 
-    log = Logger()
+    log = new_logger()
     address: Address
     node_id: NodeID
     sender: BlockSender

@@ -17,12 +17,12 @@ from typing import Protocol as Structural
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from p2pdist import limits
 from p2pdist.errors import HashMismatch, MalformedMessage, StorageError, UnexpectedMessage
 from p2pdist.ids import NodeID, PieceIndex
+from p2pdist.logs import new_logger
 from p2pdist.storage.store import Store
 from p2pdist.swarm import masks
 from p2pdist.swarm.assembly import AssemblyBudget
@@ -92,7 +92,7 @@ class Exchange:
         sent: bytes of pieces.
     """
 
-    log = Logger()
+    log = new_logger()
 
     def __init__(
         self,

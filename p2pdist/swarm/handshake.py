@@ -26,7 +26,7 @@ from attrs import define, field
 
 from p2pdist.errors import AuthenticationFailed, UnexpectedMessage
 from p2pdist.ids import HashKey, NodeID, Topic
-from p2pdist.keys import NodeKey, node_id_of, signature_ok, topic_of
+from p2pdist.keys import NodeKey, node_id_of, signature_ok, topic_of, weak_key
 from p2pdist.swarm.messages import Hello, HelloReply, Message, Proof
 
 _CONTEXT: Final = b"p2pdist/1 tcp"
@@ -41,26 +41,10 @@ def _transcript(
     return (_CONTEXT, role, hash_key, hello.nonce, nonce, hello.public_key, public_key)
 
 
-_SMALL_ORDER: Final = frozenset(
-    bytes.fromhex(y)
-    for y in (
-        "00" * 32,
-        "01" + "00" * 31,
-        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
-        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
-        "ec" + "ff" * 30 + "7f",
-        "ed" + "ff" * 30 + "7f",
-        "ee" + "ff" * 30 + "7f",
-    )
-)
-"""The y of all points of order 1 to 8 (the last two not reduced), sign bit cleared. Under such a
-key one signature of zeros fits a quarter of all texts, none of them known. Source: libsodium."""
-
-
 def _check_key(node_key: NodeKey, public_key: bytes) -> None:
     if public_key == node_key.public:
         raise UnexpectedMessage("self-connection")
-    if public_key[:-1] + bytes([public_key[-1] & 0x7F]) in _SMALL_ORDER:
+    if weak_key(public_key):
         raise AuthenticationFailed("handshake-key")
 
 

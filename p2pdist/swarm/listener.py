@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory
-from twisted.logger import Logger
 
 from p2pdist.ids import HashKey, Topic
 from p2pdist.keys import NodeKey
+from p2pdist.logs import new_logger
 from p2pdist.swarm.admission import Admission
 from p2pdist.swarm.connection import PeerConnection, address_of
 from p2pdist.swarm.handshake import Acceptor
@@ -33,7 +33,7 @@ class PeerListener(Factory):
         admission: the process-wide count, shared with every transfer.
     """
 
-    log = Logger()
+    log = new_logger()
     noisy = False
 
     def __init__(

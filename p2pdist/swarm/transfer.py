@@ -21,7 +21,6 @@ from typing import TypeVar
 from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTCP, IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from p2pdist import limits
@@ -38,6 +37,7 @@ from p2pdist.errors import (
 )
 from p2pdist.ids import HashKey, NodeID, PieceIndex
 from p2pdist.keys import NodeKey, topic_of
+from p2pdist.logs import new_logger
 from p2pdist.storage.pieces import Bitfield as PieceSet
 from p2pdist.storage.store import Store
 from p2pdist.swarm import masks
@@ -96,7 +96,7 @@ class Transfer:
         store: the pieces, or ``None`` yet.
     """
 
-    log = Logger()
+    log = new_logger()
 
     def __init__(
         self,

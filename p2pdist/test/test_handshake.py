@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from p2pdist.errors import AuthenticationFailed, RemoteProtocolError, UnexpectedMessage
 from p2pdist.ids import HashKey, Topic
-from p2pdist.keys import signature_ok, topic_of
+from p2pdist.keys import topic_of
 from p2pdist.swarm.handshake import Acceptor, Dialler
 from p2pdist.swarm.messages import Bye, Hello, HelloReply, Message, Proof
 from p2pdist.test.strategies import handshake_messages, mutations
@@ -196,8 +196,6 @@ class TamperingTests(TestCase):
     def test_weak_keys(self) -> None:
         """Keys under which a signature of zeros fits texts nobody knows are refused at sight."""
         zero = bytes(32)
-        fits = [signature_ok(zero, bytes(64), bytes([text])) for text in range(64)]
-        self.assertIn(True, fits)
         top = b"\xff" * 30
         weak = [zero, zero[:-1] + b"\x80", b"\x01" + zero[1:], b"\xec" + top + b"\x7f"]
         weak += [b"\xed" + top + b"\xff", b"\xee" + top + b"\x7f"]

@@ -119,6 +119,12 @@ class NodeKeyTests(TestCase):
         other = NodeKey.from_seed(b"t" * 32).public
         self.assertFalse(keys.signature_ok(other, signature, message))
 
+    def test_weak_keys_never_sign(self):
+        """Under a key of small order a signature of zeros would fit a quarter of all texts."""
+        for key in (bytes(32), bytes(31) + b"\x80", b"\x01" + bytes(31)):
+            fits = [keys.signature_ok(key, bytes(64), bytes([text])) for text in range(64)]
+            self.assertNotIn(True, fits)
+
     @given(st.binary(max_size=70), st.binary(max_size=70))
     def test_hostile_bytes_are_false(self, public_key: bytes, signature: bytes):
         """Keys and signatures of any size are answered with False, never an exception."""

@@ -380,6 +380,24 @@ class JoinTests(StrangerCase):
         self.assertEqual(("left", "10.0.0.2", False), self.seen.events[-1])
         self.assertEqual([], self.entries())
 
+    def test_peer_that_knows_us_no_more_is_dropped(self) -> None:
+        """Its farewell was lost; our next status is refused, and it is a peer no longer."""
+        self.knock()
+        self.stranger.polite = False
+        self.stranger.answers[StatusUpdate] = lambda m: Error(
+            rid=m.rid, attempt=m.attempt, error=ErrorCode.RATE
+        )
+        self.membership.set_status(Status.LEECH)
+        self.world.run(1)
+        self.assertEqual(1, len(self.membership.joined))
+        self.stranger.answers[StatusUpdate] = lambda m: Error(
+            rid=m.rid, attempt=m.attempt, error=ErrorCode.NOT_A_PEER
+        )
+        self.membership.set_status(Status.SEED)
+        self.world.run(1)
+        self.assertEqual({}, self.membership.joined)
+        self.assertEqual([], self.entries())
+
     def test_status_of_another_is_not_taken(self) -> None:
         """A status from elsewhere, or of somebody who only announced, moves no joined peer."""
         self.knock()

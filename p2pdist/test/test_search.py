@@ -308,9 +308,8 @@ class AgendaTests(SearchCase):
         stranger = polite(self.b)
         self.meet(stranger)
         self.world.run(0.1)
-        asked = {query.topic for query in stranger.heard(GetPeers)}
-        self.assertTrue(asked)
-        self.assertLessEqual(asked, {search.topic for search in searches[: limits.LOOKUPS]})
+        asked = [search.lookup.asked for search in searches]
+        self.assertEqual([1] * limits.LOOKUPS + [0] * 4, asked)
 
     def test_forgotten_searches_free_their_place(self) -> None:
         """A content that goes away while it searches, or waits to, blocks nobody."""
