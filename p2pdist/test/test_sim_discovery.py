@@ -336,6 +336,59 @@ class FaultTests(TestCase):
         self.assertLessEqual(len(seen.offers), limits.LOOKUP_CANDIDATES)
 
 
+class StormTests(TestCase):
+    """Everything at once: loss, copies, disorder, flipped bits, crashes, partitions, departures."""
+
+    def storm(self, seed: int) -> None:
+        """Let ten members live through a storm; then all must find each other again."""
+        world = World(seed)
+        world.link(loss=0.1, delay=(0.001, 0.08), duplicate=0.1, reorder=0.2, corrupt=0.02)
+        chance = world.chance("storm")
+        bootstrap = OverlayNode.on(world.host("10.0.0.1"))
+        hosts = [world.host(f"10.0.1.{number}") for number in range(1, 11)]
+        lives: dict[Host, tuple[OverlayNode, Membership]] = {}
+
+        def start(host: Host) -> None:
+            node = OverlayNode.on(host, bootstrap)
+            lives[host] = node, node.join()[0]
+
+        for host in hosts:
+            start(host)
+        for _ in range(50):
+            world.run(chance.random() * 6)
+            host = chance.choice(hosts)
+            node, membership = lives[host]
+            node.node.upkeep()
+            draw = chance.random()
+            if draw < 0.3:
+                host.restart()
+                start(host)
+            elif draw < 0.45:
+                membership.stop()
+                membership.start()
+            elif draw < 0.7:
+                world.partition([host], [bootstrap.host, *(h for h in hosts if h is not host)])
+            elif draw < 0.9:
+                world.heal()
+            else:
+                membership.set_status(chance.choice([Status.LEECH, Status.SEED]))
+        world.heal()
+        world.link(loss=0.02, delay=(0.001, 0.02))
+        memberships = [membership for _, membership in lives.values()]
+        self.assertLess(met(world, *memberships), limits.LOOKUP_RETRY_S[1] * 1.2 + 15)
+        for node, membership in lives.values():
+            membership.stop()
+            node.stop()
+            self.assertEqual(0, node.node.dropped["bug"])
+            self.assertEqual(0, len(node.host.reactor.getDelayedCalls()))
+        self.assertEqual(0, bootstrap.node.dropped["bug"])
+
+    def test_all_meet_after_a_storm(self):
+        """No exception, no timer left, and everybody has a peer within a search's longest pause."""
+        for seed in range(4):
+            self.storm(seed)
+
+
 class ServiceTests(TestCase):
     """Whole services."""
 
