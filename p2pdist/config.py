@@ -5,6 +5,7 @@ Tests: ``test_config``.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 
 from attrs import field, frozen
@@ -32,7 +33,7 @@ def parse_listen(text: str) -> str:
         ConfigurationError: no IP address of this kind of use.
     """
     ip = canonical_ip(text)
-    if ip is None:
+    if ip is None or ipaddress.ip_address(ip).is_multicast:
         raise ConfigurationError(
             f"--listen {text[:80]!a}: expected an IP address of this machine, such as 127.0.0.1, "
             "0.0.0.0 or ::"

@@ -127,7 +127,7 @@ class RequestRefused(RPCError):
     """The other node answered with an error code.
 
     Attributes:
-        code: number from :class:`p2pdist.overlay.wire.ErrorCode`.
+        code: number from :class:`p2pdist.overlay.messages.ErrorCode`.
     """
 
     def __init__(self, address: tuple[str, int], method: str, *, code: int) -> None:

@@ -135,7 +135,8 @@ ATTEMPT_3_S: Final = 1.5
 LOOKUP_S: Final = 10.0
 LOOKUP_RETRY_S: Final = (5.0, 300.0)
 """First and longest pause between failed lookups, doubling, +-20 %."""
-LOOKUPS: Final = 16
+LOOKUPS: Final = 4
+"""At once; fewer than CALLS_PER_ADDRESS, for all of them may begin at one neighbour."""
 LOOKUP_CANDIDATES: Final = 16
 """Peers whose addresses one lookup pings; walks stop there."""
 LOOKUP_FINDERS: Final = 4

@@ -10,6 +10,7 @@ import random
 import secrets
 import socket
 import struct
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -40,6 +41,7 @@ class Machine:
         resolve: host name to IP texts, off the reactor.
         entropy: returns that many unpredictable bytes.
         rng: chance that need not be secret.
+        wall: the time of day, in seconds; only its jumps matter.
         machine_id: what tells this machine from its clones.
         private_addresses: private IPv4 addresses of this machine, for LAN discovery.
     """
@@ -50,6 +52,7 @@ class Machine:
     resolve: Resolve
     entropy: Callable[[int], bytes]
     rng: random.Random
+    wall: Callable[[], float]
     machine_id: bytes = b""
     private_addresses: tuple[str, ...] = ()
 
@@ -66,6 +69,7 @@ def real_machine(reactor: Any) -> Machine:
         resolve=lambda host: resolve_with(reactor, host),
         entropy=secrets.token_bytes,
         rng=random.Random(secrets.randbits(128)),  # noqa: S311 -- secrets come from entropy
+        wall=time.time,  # noqa: TID251 -- here the clock is what is injected
         machine_id=read_machine_id(),
         private_addresses=private_addresses(),
     )

@@ -64,7 +64,7 @@ class NodeService(Service):
     def __init__(self, config: Config, machine: Machine, key: NodeKey) -> None:
         self.config = config
         self.machine = machine
-        self.node = Node(key, machine.reactor, machine.rng, machine.entropy)
+        self.node = Node(key, machine.reactor, machine.rng, machine.entropy, machine.wall)
         self.network: Network = self.node.add_network(PUBLIC_NETWORK)
         self.bootstrap = Bootstrap(
             self.network,
@@ -79,7 +79,9 @@ class NodeService(Service):
 
     def begin(self, port: int, sessions: TransferService) -> None:
         """Go to work; ``port`` is the number that is bound."""
-        self.log.info(
+        # Said once the reactor runs: from then on a signal stops the node in order.
+        self.machine.reactor.callWhenRunning(
+            self.log.info,
             "node {node} listens on {hosts}, UDP and TCP port {port}",
             node=short(self.node.key.node_id),
             hosts=" and ".join(self.config.listen) or "all addresses",

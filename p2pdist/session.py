@@ -22,8 +22,10 @@ from p2pdist.ids import HashKey, NodeID, PieceIndex, format_hash_key
 from p2pdist.logs import new_logger
 from p2pdist.overlay.bootstrap import Bootstrap, EntryReport
 from p2pdist.overlay.membership import JoinedPeer, Membership
+from p2pdist.overlay.messages import (
+    Status,
+)
 from p2pdist.overlay.network import Network
-from p2pdist.overlay.wire import Status
 from p2pdist.stages import Core, Course, Stage, new_course
 from p2pdist.storage.locate import create, locate
 from p2pdist.storage.place import Place

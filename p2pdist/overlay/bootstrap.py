@@ -34,8 +34,10 @@ from p2pdist import limits
 from p2pdist.addresses import Address, HostPort, canonical_ip, usable
 from p2pdist.errors import CalledOneself, NodeStopped, RPCError
 from p2pdist.logs import new_logger
+from p2pdist.overlay.messages import (
+    Reply,
+)
 from p2pdist.overlay.network import Network
-from p2pdist.overlay.wire import Reply
 
 Resolve = Callable[[str], "Deferred[list[str]]"]
 """Resolves a host name to IP texts, off the reactor; fails with DNSLookupError."""

@@ -22,10 +22,7 @@ from p2pdist.errors import LocalProtocolError, NodeStopped, RPCError
 from p2pdist.ids import NodeID, Topic
 from p2pdist.overlay.guard import Guard
 from p2pdist.overlay.lookup import Candidate
-from p2pdist.overlay.peertable import PeerTable
-from p2pdist.overlay.relay import Query, Relay, stamp
-from p2pdist.overlay.rpc import RPC
-from p2pdist.overlay.wire import (
+from p2pdist.overlay.messages import (
     Flag,
     Forwarded,
     GetPeers,
@@ -34,6 +31,9 @@ from p2pdist.overlay.wire import (
     Reply,
     Verdict,
 )
+from p2pdist.overlay.peertable import PeerTable
+from p2pdist.overlay.relay import Query, Relay, stamp
+from p2pdist.overlay.rpc import RPC
 
 LATE_REFUSAL_S = 3.0
 """How long a next hop that took a query may still hand it back."""
@@ -87,9 +87,10 @@ class Carrier:
         if stamped.src is None or stamped.src in self.network.own_addresses:
             return None
         if message.hops == 0:
-            if not guard.first_hop(source, now):
-                return None
-        elif not guard.forward(source, stamped.src, now):
+            allowed = guard.first_hop(source, now)
+        else:
+            allowed = guard.forward(source, stamped.src, now)
+        if not allowed:
             return self._verdict(source, message, Verdict.BUSY, message.units, now)
         query = self._relay.take(stamped, source, now)
         if self._answer(query, now) or self._pass_on(query):

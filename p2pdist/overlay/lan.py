@@ -35,8 +35,11 @@ from p2pdist.errors import NodeStopped, RemoteProtocolError, RPCError
 from p2pdist.ids import Topic
 from p2pdist.logs import new_logger
 from p2pdist.overlay.envelope import read_header
+from p2pdist.overlay.messages import (
+    Hail,
+)
 from p2pdist.overlay.network import Network
-from p2pdist.overlay.wire import Hail, decode, encode
+from p2pdist.overlay.wire import decode, encode
 
 PREFIX_BYTES = 8
 ANSWERS_WANTED = 8

@@ -31,7 +31,10 @@ from attrs import define, field, frozen
 from p2pdist import limits
 from p2pdist.addresses import Address, Scope, limit_key, scope, subnet_key
 from p2pdist.ids import NodeID, Topic, distance
-from p2pdist.overlay.wire import Flag, Offer
+from p2pdist.overlay.messages import (
+    Flag,
+    Offer,
+)
 
 QUERY_BYTES = 11
 """Of a qid; the twelfth byte numbers the walk."""

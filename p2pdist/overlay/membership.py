@@ -34,9 +34,7 @@ from p2pdist.ids import HashKey, NodeID, Topic
 from p2pdist.keys import equal, join_proof, topic_of
 from p2pdist.logs import new_logger
 from p2pdist.overlay.fields import NodeEntry
-from p2pdist.overlay.network import Network
-from p2pdist.overlay.search import Search
-from p2pdist.overlay.wire import (
+from p2pdist.overlay.messages import (
     Announce,
     Announced,
     Error,
@@ -48,6 +46,8 @@ from p2pdist.overlay.wire import (
     Status,
     StatusUpdate,
 )
+from p2pdist.overlay.network import Network
+from p2pdist.overlay.search import Search
 
 AGAIN_S = 0.5
 """Pause before the search that a storer's "others are known here" sets off."""

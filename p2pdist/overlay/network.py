@@ -31,11 +31,7 @@ from p2pdist.overlay.envelope import Envelope, Header
 from p2pdist.overlay.fields import NodeEntry
 from p2pdist.overlay.guard import Guard
 from p2pdist.overlay.lookup import QUERY_BYTES, Candidate
-from p2pdist.overlay.peertable import PeerTable
-from p2pdist.overlay.routing import Neighbour, Neighbourhood
-from p2pdist.overlay.rpc import RPC, ReplyCache
-from p2pdist.overlay.search import Convergence, few_per_subnet
-from p2pdist.overlay.wire import (
+from p2pdist.overlay.messages import (
     Accept,
     Accepted,
     Announce,
@@ -55,11 +51,15 @@ from p2pdist.overlay.wire import (
     Pong,
     Reply,
     Request,
+    Status,
     StatusUpdate,
     Verdict,
-    decode,
-    encode,
 )
+from p2pdist.overlay.peertable import PeerTable
+from p2pdist.overlay.routing import Neighbour, Neighbourhood
+from p2pdist.overlay.rpc import RPC, ReplyCache
+from p2pdist.overlay.search import Convergence, few_per_subnet
+from p2pdist.overlay.wire import decode, encode
 
 Serve = Callable[[Address, Request, float], "Reply | None"]
 JoinServer = Callable[[Address, Join], Reply]
@@ -127,7 +127,7 @@ class Network:
             node_id=self.node_id,
             send=self.send,
             heard=self._heard,
-            missed=self._missed,
+            missed=self.neighbours.missed,
         )
         self._carrier = Carrier(self)
         self._serve = {
@@ -283,9 +283,9 @@ class Network:
 
     def _announce(self, source: Address, request: Request, now: float) -> Reply:
         assert isinstance(request, Announce)
-        stored = self._store(source, request, now)
-        if not stored:
-            return Error(rid=request.rid, attempt=request.attempt, error=ErrorCode.RATE)
+        refusal = self._store(source, request, now)
+        if refusal is not None:
+            return Error(rid=request.rid, attempt=request.attempt, error=refusal)
         others = self.peers.count(request.topic, now, but=source)
         others += request.topic in self.join_servers
         return Announced(
@@ -295,14 +295,15 @@ class Network:
             others=min(others, 2**16 - 1),
         )
 
-    def _store(self, source: Address, request: Accept | Announce, now: float) -> bool:
-        """Register what ``source`` says of itself; False if it registers too many topics."""
+    def _store(self, source: Address, request: Accept | Announce, now: float) -> ErrorCode | None:
+        """Register what ``source`` says of itself; return why not if it is refused."""
         if not self.peers.knows(request.topic, source) and not self.guard.announce(source, now):
-            return False
-        self.peers.put(
+            return ErrorCode.RATE
+        entry = self.peers.put(
             request.topic, request.node_id, source, request.status, request.sequence, now
         )
-        return True
+        refused = entry is None and request.status is not Status.LEFT
+        return ErrorCode.FULL if refused else None
 
     def _join(self, source: Address, request: Request, _now: float) -> Reply:
         assert isinstance(request, Join)
@@ -347,15 +348,13 @@ class Network:
 
     def _verified(self, node_id: NodeID, address: Address, now: float) -> None:
         self.guard.silent.discard(address)
+        self.rpc.paths[address].proved = True
         new = self.neighbours.get(address) is None
         if self.neighbours.verified(node_id, address, now) and new:
             for found in list(self.neighbour_found):
                 found(address)
             for search in self.agenda:
                 search.poke()
-
-    def _missed(self, address: Address) -> None:
-        self.neighbours.missed(address)
 
     def _own_address(self, observed: Address) -> None:
         self.own_addresses.pop(observed, None)
@@ -401,8 +400,7 @@ class Network:
 
     def unanswered(self, address: Address) -> None:
         """Note that a call to ``address`` timed out: a stranger is left alone for a while."""
-        path = self.rpc.paths.peek(address)
-        if path is None or path.heard_at is None:
+        if not self.rpc.paths[address].proved:
             self.guard.silent.add(address, self.clock.seconds())
 
     # --- what searches need (see search.Surroundings) ---

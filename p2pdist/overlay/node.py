@@ -83,6 +83,7 @@ class Node:
         clock: schedules timeouts.
         rng: decides what need not be secret.
         entropy: returns that many unpredictable bytes.
+        wall: the time of day, which alone tells that a snapshot was restored.
 
     Attributes:
         dropped: datagrams dropped before any network saw them, by rule.
@@ -93,6 +94,7 @@ class Node:
     clock: IReactorTime
     rng: random.Random
     entropy: Callable[[int], bytes]
+    wall: Callable[[], float]
     dropped: Counter[str] = field(init=False, factory=Counter)
     wrong_network: list[Callable[[Address], None]] = field(init=False, factory=list)
     _log = new_logger()
@@ -101,7 +103,7 @@ class Node:
     _heard_on: OrderedDict[Address, NodeSocket] = field(init=False, factory=OrderedDict)
     _notices: RateLimit[None] = field(init=False)
     _bugs: RateLimit[None] = field(init=False)
-    _upkeep_at: float | None = field(init=False, default=None)
+    _upkeep_at: tuple[float, float] | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         self._notices = RateLimit(limits.RATE_CHALLENGE)
@@ -224,15 +226,16 @@ class Node:
     def upkeep(self) -> None:
         """Do what is due in every network; call every few seconds.
 
-        After a pause that differs from the expected one by more than ``limits.CLOCK_JUMP_S`` (also
-        backwards) every network takes a new boot id: this may be a restored snapshot, which would
-        use its nonces a second time (decision 6).
+        When either clock went on by more than ``limits.CLOCK_JUMP_S`` less or more than the time
+        between two calls, every network takes a new boot id: this may be a restored snapshot,
+        which would use its nonces a second time (decision 6).
         """
-        now = self.clock.seconds()
-        jumped = self._upkeep_at is not None and (
-            abs(now - self._upkeep_at - limits.UPKEEP_EVERY_S) > limits.CLOCK_JUMP_S
+        clocks = self.clock.seconds(), self.wall()
+        jumped = self._upkeep_at is not None and any(
+            abs(now - before - limits.UPKEEP_EVERY_S) > limits.CLOCK_JUMP_S
+            for now, before in zip(clocks, self._upkeep_at, strict=True)
         )
-        self._upkeep_at = now
+        self._upkeep_at = clocks
         for network in self.networks:
             if jumped:
                 network.envelope.renew()

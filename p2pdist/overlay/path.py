@@ -14,7 +14,9 @@ from attrs import define, field
 
 from p2pdist import limits
 from p2pdist.addresses import Address
-from p2pdist.overlay.wire import NO_TOKEN
+from p2pdist.overlay.messages import (
+    NO_TOKEN,
+)
 
 
 @define
@@ -27,6 +29,7 @@ class Path:
         token: what that address wants to see from us, or :data:`NO_TOKEN`.
         token_at: when we got it.
         heard_at: when a reply last came from there, or ``None``.
+        proved: whether the address ever proved itself to us, by an answer or by our token.
         misses: calls without an answer since then.
     """
 
@@ -35,6 +38,7 @@ class Path:
     token: bytes = NO_TOKEN
     token_at: float = 0.0
     heard_at: float | None = None
+    proved: bool = False
     misses: int = 0
 
     def rto_s(self) -> float:
@@ -52,6 +56,7 @@ class Path:
             self.rttvar_s = 0.75 * self.rttvar_s + 0.25 * abs(self.srtt_s - rtt_s)
             self.srtt_s = 0.875 * self.srtt_s + 0.125 * rtt_s
         self.heard_at = now
+        self.proved = True
         self.misses = 0
 
     def grant(self, token: bytes, now: float) -> None:

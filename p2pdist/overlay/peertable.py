@@ -17,7 +17,9 @@ from attrs import define, field
 from p2pdist import limits
 from p2pdist.addresses import Address, Scope, eviction_key, is_ipv6, limit_key, scope
 from p2pdist.ids import NodeID, Topic, distance
-from p2pdist.overlay.wire import Status
+from p2pdist.overlay.messages import (
+    Status,
+)
 
 
 @define(eq=False)

@@ -30,7 +30,10 @@ from p2pdist import limits
 from p2pdist.addresses import Address, scope
 from p2pdist.ids import NodeID, distance
 from p2pdist.overlay.lookup import Candidate, walk_order
-from p2pdist.overlay.wire import Flag, GetPeers
+from p2pdist.overlay.messages import (
+    Flag,
+    GetPeers,
+)
 
 
 @define(eq=False)

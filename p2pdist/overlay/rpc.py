@@ -41,8 +41,7 @@ from p2pdist.errors import (
     RequestTimedOut,
 )
 from p2pdist.ids import NodeID
-from p2pdist.overlay.path import Path, Paths
-from p2pdist.overlay.wire import (
+from p2pdist.overlay.messages import (
     RID_BYTES,
     Challenge,
     Error,
@@ -52,6 +51,7 @@ from p2pdist.overlay.wire import (
     Reply,
     Request,
 )
+from p2pdist.overlay.path import Path, Paths
 
 Build = Callable[[bytes, bytes], Request]
 """Makes a request from (rid, token), for proofs that cover them."""
@@ -108,7 +108,7 @@ class RPC:
     mismatched: int = field(init=False, default=0)
     _calls: dict[bytes, _Call] = field(init=False, factory=dict)
     _per_address: dict[Address, int] = field(init=False, factory=dict)
-    _introductions: dict[Address, list[_Call]] = field(init=False, factory=dict)
+    _pings: dict[Address, list[Deferred[Reply]]] = field(init=False, factory=dict)
     _stopped: bool = field(init=False, default=False)
 
     # --- calling ---
@@ -120,7 +120,6 @@ class RPC:
         *,
         tries: int = limits.TRIES,
         deadline_s: float = 60.0,
-        introduced: bool = False,
     ) -> Deferred[Reply]:
         """Send ``request`` until it is answered.
 
@@ -129,7 +128,6 @@ class RPC:
             request: without rid, attempt and token.
             tries: sends at most, 1 or more.
             deadline_s: give up after so many seconds whatever the tries.
-            introduced: the address spoke to us first (an offer): no ping before the request.
 
         Returns:
             A Deferred that fires with the reply (of the type the request names). It fails with
@@ -146,7 +144,6 @@ class RPC:
             type(request).reply,
             tries=tries,
             deadline_s=deadline_s,
-            introduced=introduced,
         )
 
     def call_built(
@@ -159,7 +156,6 @@ class RPC:
         deadline_s: float = 60.0,
         late: Callable[[Reply], None] | None = None,
         linger_s: float = 0.0,
-        introduced: bool = False,
     ) -> Deferred[Reply]:
         """Like :meth:`call`, for requests that cover their own rid and token.
 
@@ -172,7 +168,6 @@ class RPC:
             late: called with further replies of the same type within ``linger_s`` of the first
                 (a get_peers that was taken may still be handed back).
             linger_s: how long to listen for them.
-            introduced: as for :meth:`call`.
 
         Returns:
             As :meth:`call`.
@@ -199,42 +194,49 @@ class RPC:
         self._per_address[address] = busy + 1
         path = self.paths[address]
         stranger = path.heard_at is None and not path.has_token(now)
-        if stranger and reply_type is not Pong and not introduced:
+        if stranger and reply_type is not Pong:
             self._ping_first(call)
         else:
             self._try(call)
         return call.done
 
     def ping(self, address: Address, tries: int = limits.FIRST_CONTACT_TRIES) -> Deferred[Reply]:
-        """Ping ``address``, within 2 s. Fires with the :class:`Pong`, fails as ``call``."""
-        return self.call(
+        """Ping ``address``, within 2 s; whoever asks meanwhile shares the ping under way.
+
+        Returns:
+            Fires with the :class:`Pong`, fails as :meth:`call` does.
+        """
+        done: Deferred[Reply] = Deferred()
+        waiting = self._pings.get(address)
+        if waiting is not None:
+            waiting.append(done)
+            return done
+        self._pings[address] = [done]
+
+        def pinged(result: Reply | Failure) -> None:
+            for one in self._pings.pop(address):
+                if not one.called:
+                    one.callback(result)
+
+        self.call(
             address,
             Ping(node_id=self.node_id),
             tries=tries,
             deadline_s=limits.FIRST_CONTACT_WINDOW_S,
-        )
+        ).addBoth(pinged)
+        return done
 
     def _ping_first(self, call: _Call) -> None:
-        """Ping a stranger once for all calls to it that wait."""
-        waiting = self._introductions.get(call.address)
-        if waiting is not None:
-            waiting.append(call)
-            return
-        self._introductions[call.address] = [call]
-
         def answered(_pong: Reply) -> None:
-            for one in self._introductions.pop(call.address):
-                if one.rid in self._calls:
-                    self._try(one)
+            if call.rid in self._calls:
+                self._try(call)
 
         def silent(failure: Failure) -> None:
             assert failure.value is not None
-            for one in self._introductions.pop(call.address):
-                if one.rid in self._calls:
-                    self._finish(one, failure.value)
+            if call.rid in self._calls:
+                self._finish(call, failure.value)
 
-        pinged = self.ping(call.address)
-        pinged.addCallbacks(answered, silent)
+        self.ping(call.address).addCallbacks(answered, silent)
 
     def _try(self, call: _Call) -> None:
         """Send (again), and set the timer that sends the next or gives up."""

@@ -34,8 +34,7 @@ from p2pdist.overlay.lookup import (
     TryPeer,
     Walk,
 )
-from p2pdist.overlay.rpc import RPC
-from p2pdist.overlay.wire import (
+from p2pdist.overlay.messages import (
     Accept,
     Accepted,
     Find,
@@ -48,6 +47,7 @@ from p2pdist.overlay.wire import (
     Status,
     Verdict,
 )
+from p2pdist.overlay.rpc import RPC
 
 CONVERGENCE_CALL_S = 2.5
 """Deadline of one question of an iterative lookup."""
@@ -374,7 +374,6 @@ class Search:
                 status=status,
                 sequence=sequence,
             ),
-            introduced=bool(pull.cookie),
         )
         called.addCallbacks(
             lambda reply: self._cb_pulled(reply, pull.finder),

@@ -5,6 +5,8 @@ For tests of discovery alone; whole services live in ``servicesworld``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attrs import define, field
 
 from p2pdist import limits
@@ -13,9 +15,11 @@ from p2pdist.ids import HashKey
 from p2pdist.keys import PUBLIC_NETWORK, NetworkKeys, NodeKey
 from p2pdist.overlay.bootstrap import Bootstrap, EntryReport
 from p2pdist.overlay.membership import JoinedPeer, Membership
+from p2pdist.overlay.messages import (
+    Status,
+)
 from p2pdist.overlay.network import Network
 from p2pdist.overlay.node import Node
-from p2pdist.overlay.wire import Status
 from p2pdist.test.network import Host, World
 
 KEY = HashKey(b"k" * 32)
@@ -64,10 +68,12 @@ class OverlayNode:
         *nodes: OverlayNode | str,
         interface: str = "0.0.0.0",
         keys: NetworkKeys = PUBLIC_NETWORK,
+        wall: Callable[[], float] | None = None,
     ) -> OverlayNode:
         """Start a node on ``host`` that knows the given ``nodes``."""
         reactor = host.reactor
-        node = Node(NodeKey.from_seed(host.entropy(32)), reactor, host.rng, host.entropy)
+        wall = wall or reactor.seconds
+        node = Node(NodeKey.from_seed(host.entropy(32)), reactor, host.rng, host.entropy, wall)
         network = node.add_network(keys)
         reactor.listenUDP(limits.DEFAULT_PORT, node.add_socket(interface), interface=interface)
         reports: list[EntryReport] = []

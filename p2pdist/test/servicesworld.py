@@ -73,6 +73,7 @@ class Station:
             resolve=host.resolver.resolve,
             entropy=host.entropy,
             rng=host.rng,
+            wall=host.reactor.seconds,
         )
 
     def run(

@@ -17,7 +17,7 @@ from p2pdist.addresses import Address, from_socket
 from p2pdist.ids import ID_BYTES, NodeID
 from p2pdist.keys import PUBLIC_NETWORK, NetworkKeys
 from p2pdist.overlay.envelope import HEADER_BYTES, Envelope, read_header
-from p2pdist.overlay.wire import (
+from p2pdist.overlay.messages import (
     NO_TOKEN,
     QID_BYTES,
     RID_BYTES,
@@ -27,9 +27,8 @@ from p2pdist.overlay.wire import (
     Pong,
     Request,
     StatusUpdate,
-    decode,
-    encode,
 )
+from p2pdist.overlay.wire import decode, encode
 from p2pdist.test.network import Host
 
 M = TypeVar("M", bound=Message)

@@ -21,7 +21,7 @@ from p2pdist.descriptor import Descriptor
 from p2pdist.errors import UnsafeName
 from p2pdist.ids import HASH_KEY_BYTES, ID_BYTES, HashKey, NodeID, PieceIndex, Topic
 from p2pdist.keys import PROOF_BYTES
-from p2pdist.overlay import wire
+from p2pdist.overlay import messages as said
 from p2pdist.overlay.fields import NodeEntry
 from p2pdist.swarm import messages
 
@@ -84,24 +84,24 @@ def node_entries(ips: SearchStrategy[Address]) -> SearchStrategy[NodeEntry]:
     return st.builds(NodeEntry, node_ids(), ips)
 
 
-def overlay_messages() -> SearchStrategy[wire.Message]:
+def overlay_messages() -> SearchStrategy[said.Message]:
     """Every message of the overlay that a node may send."""
     return overlay_requests() | overlay_replies() | st.one_of(_offers(), _hails())
 
 
-def overlay_requests() -> SearchStrategy[wire.Message]:
+def overlay_requests() -> SearchStrategy[said.Message]:
     """Every request, as RPC sends it."""
     head: dict[str, SearchStrategy[Any]] = {
-        "rid": _bytes(wire.RID_BYTES),
+        "rid": _bytes(said.RID_BYTES),
         "attempt": st.integers(0, 127),
         "token": _bytes(limits.TOKEN_BYTES),
         "node_id": node_ids(),
     }
     flags = st.integers(0, 127)
-    told = {"status": st.sampled_from(wire.Status), "sequence": st.integers(0, 2**32 - 1)}
+    told = {"status": st.sampled_from(said.Status), "sequence": st.integers(0, 2**32 - 1)}
     maybe = st.none() | addresses()
     walk = {
-        "qid": _bytes(wire.QID_BYTES),
+        "qid": _bytes(said.QID_BYTES),
         "topic": topics(),
         "src": maybe,
         "via": maybe,
@@ -111,20 +111,20 @@ def overlay_requests() -> SearchStrategy[wire.Message]:
     cookies = _bytes(0) | _bytes(limits.COOKIE_BYTES)
     narrow, wide = limits.GET_PEERS_UNITS, limits.GET_PEERS_WIDE_UNITS
     return st.one_of(
-        st.builds(wire.Ping, **head, flags=flags),
-        st.builds(wire.Find, **head, target=_bytes(ID_BYTES)),
-        st.builds(wire.GetPeers, **head, **walk, units=st.integers(0, narrow)),
-        st.builds(wire.GetPeers, **head, **walk, units=st.integers(0, wide), wide=st.just(True)),
-        st.builds(wire.Accept, **head, **told, qid=walk["qid"], cookie=cookies, topic=topics()),
-        st.builds(wire.Announce, **head, **told, topic=topics()),
-        st.builds(wire.StatusUpdate, **head, **told, topic=topics()),
-        st.builds(wire.Join, **head, topic=topics(), proof=_bytes(PROOF_BYTES)),
+        st.builds(said.Ping, **head, flags=flags),
+        st.builds(said.Find, **head, target=_bytes(ID_BYTES)),
+        st.builds(said.GetPeers, **head, **walk, units=st.integers(0, narrow)),
+        st.builds(said.GetPeers, **head, **walk, units=st.integers(0, wide), wide=st.just(True)),
+        st.builds(said.Accept, **head, **told, qid=walk["qid"], cookie=cookies, topic=topics()),
+        st.builds(said.Announce, **head, **told, topic=topics()),
+        st.builds(said.StatusUpdate, **head, **told, topic=topics()),
+        st.builds(said.Join, **head, topic=topics(), proof=_bytes(PROOF_BYTES)),
     )
 
 
-def overlay_replies() -> SearchStrategy[wire.Message]:
+def overlay_replies() -> SearchStrategy[said.Message]:
     """Every reply."""
-    head = {"rid": _bytes(wire.RID_BYTES), "attempt": st.integers(0, 127)}
+    head = {"rid": _bytes(said.RID_BYTES), "attempt": st.integers(0, 127)}
     token = {"token": _bytes(limits.TOKEN_BYTES)}
     nodes = {
         "nodes4": _tuples(node_entries(ip4_addresses()), limits.REPLY_NODES),
@@ -134,15 +134,15 @@ def overlay_replies() -> SearchStrategy[wire.Message]:
     peers6 = {"peers6": _tuples(ip6_addresses(), limits.REPLY_PEERS_V6)}
     far = {"nodes4": nodes["nodes4"]}
     near = {"nodes6": _tuples(node_entries(ip6_addresses()), 4)}
-    status = st.sampled_from(wire.Status)
+    status = st.sampled_from(said.Status)
     units = st.integers(0, limits.GET_PEERS_WIDE_UNITS)
     others = st.integers(0, 2**16 - 1)
     return st.one_of(
-        *(st.builds(wire.Challenge, **head, **token), st.builds(wire.Noted, **head)),
-        st.builds(wire.Error, **head, error=st.integers(0, 255)),
-        st.builds(wire.Found, **head, **nodes),
+        *(st.builds(said.Challenge, **head, **token), st.builds(said.Noted, **head)),
+        st.builds(said.Error, **head, error=st.integers(0, 255)),
+        st.builds(said.Found, **head, **nodes),
         st.builds(
-            wire.Pong,
+            said.Pong,
             **head,
             **token,
             node_id=node_ids(),
@@ -150,20 +150,20 @@ def overlay_replies() -> SearchStrategy[wire.Message]:
             flags=st.integers(0, 127),
         ),
         st.builds(
-            wire.Forwarded, **head, **token, verdict=st.sampled_from(wire.Verdict), units=units
+            said.Forwarded, **head, **token, verdict=st.sampled_from(said.Verdict), units=units
         ),
-        st.builds(wire.Accepted, **head, **token, **peers4, **far),
-        st.builds(wire.Accepted, **head, **token, **peers6, **near),
-        st.builds(wire.Announced, **head, ttl_s=st.integers(0, limits.PEER_TTL_S), others=others),
+        st.builds(said.Accepted, **head, **token, **peers4, **far),
+        st.builds(said.Accepted, **head, **token, **peers6, **near),
+        st.builds(said.Announced, **head, ttl_s=st.integers(0, limits.PEER_TTL_S), others=others),
         st.builds(
-            wire.Joined, **head, node_id=node_ids(), status=status, proof=_bytes(PROOF_BYTES)
+            said.Joined, **head, node_id=node_ids(), status=status, proof=_bytes(PROOF_BYTES)
         ),
     )
 
 
-def _offers() -> SearchStrategy[wire.Offer]:
+def _offers() -> SearchStrategy[said.Offer]:
     common = {
-        "qid": _bytes(wire.QID_BYTES),
+        "qid": _bytes(said.QID_BYTES),
         "node_id": node_ids(),
         "swarm": st.integers(0, 2**16 - 1),
         "flags": st.integers(0, 127),
@@ -173,16 +173,16 @@ def _offers() -> SearchStrategy[wire.Offer]:
     cookies = _bytes(0) | _bytes(limits.COOKIE_BYTES)
     finders = st.none() | addresses()
     return st.one_of(
-        st.builds(wire.Offer, **common, cookie=cookies, peers4=peers4),
-        st.builds(wire.Offer, **common, cookie=cookies, peers6=peers6),
-        st.builds(wire.Offer, **common, cookie=_bytes(0), finder=finders, peers4=peers4),
-        st.builds(wire.Offer, **common, cookie=_bytes(0), finder=finders, peers6=peers6),
+        st.builds(said.Offer, **common, cookie=cookies, peers4=peers4),
+        st.builds(said.Offer, **common, cookie=cookies, peers6=peers6),
+        st.builds(said.Offer, **common, cookie=_bytes(0), finder=finders, peers4=peers4),
+        st.builds(said.Offer, **common, cookie=_bytes(0), finder=finders, peers6=peers6),
     )
 
 
-def _hails() -> SearchStrategy[wire.Hail]:
+def _hails() -> SearchStrategy[said.Hail]:
     topics_told = _tuples(_bytes(8), limits.LAN_TOPICS)
-    return st.builds(wire.Hail, port=st.integers(0, 65535), topics=topics_told)
+    return st.builds(said.Hail, port=st.integers(0, 65535), topics=topics_told)
 
 
 def _bytes(size: int) -> SearchStrategy[bytes]:

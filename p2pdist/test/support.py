@@ -36,7 +36,7 @@ _COMMON = hypothesis.settings(
     report_multiple_bugs=False,  # one failure at a time, never an exception group
     suppress_health_check=[hypothesis.HealthCheck.too_slow],  # judged by wall time
 )
-hypothesis.settings.register_profile("dev", _COMMON, print_blob=True)
+hypothesis.settings.register_profile("dev", _COMMON, derandomize=False, print_blob=True)
 hypothesis.settings.register_profile("ci", _COMMON, derandomize=True)
 
 

@@ -8,7 +8,9 @@ from p2pdist import limits
 from p2pdist.addresses import Address, HostPort
 from p2pdist.keys import NetworkKeys
 from p2pdist.overlay.bootstrap import EntryReport, EntryState
-from p2pdist.overlay.wire import Status
+from p2pdist.overlay.messages import (
+    Status,
+)
 from p2pdist.test.overlayworld import OverlayNode, lan
 from p2pdist.test.support import TestCase
 

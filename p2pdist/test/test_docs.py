@@ -22,6 +22,7 @@ from p2pdist.content import FileEntry, Metadata, decode_metadata, hash_piece
 from p2pdist.descriptor import Descriptor, DescriptorParser
 from p2pdist.ids import PieceIndex
 from p2pdist.keys import PUBLIC_NETWORK, NodeKey, join_proof, topic_of
+from p2pdist.overlay import messages as said
 from p2pdist.overlay import wire
 from p2pdist.overlay.envelope import NOTICE, Envelope, notice, read_header
 from p2pdist.overlay.fields import NodeEntry
@@ -85,17 +86,17 @@ def rows(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-def expected_datagrams() -> dict[str, wire.Message]:
+def expected_datagrams() -> dict[str, said.Message]:
     """Return what the UDP examples say."""
-    status, flag = wire.Status, wire.Flag
-    told: tuple[wire.Message, ...] = (
-        wire.Ping(node_id=KEY_A.node_id, rid=RID),
-        wire.Pong(node_id=KEY_B.node_id, token=TOKEN, observed=A, **CALL),
-        wire.Challenge(token=TOKEN, **CALL),
-        wire.Error(error=wire.ErrorCode.NOT_A_PEER, **CALL),
-        wire.Find(target=TOPIC, **FROM_A),
-        wire.Found(nodes4=(NodeEntry(KEY_C.node_id, C),), **CALL),
-        wire.GetPeers(
+    status, flag = said.Status, said.Flag
+    told: tuple[said.Message, ...] = (
+        said.Ping(node_id=KEY_A.node_id, rid=RID),
+        said.Pong(node_id=KEY_B.node_id, token=TOKEN, observed=A, **CALL),
+        said.Challenge(token=TOKEN, **CALL),
+        said.Error(error=said.ErrorCode.NOT_A_PEER, **CALL),
+        said.Find(target=TOPIC, **FROM_A),
+        said.Found(nodes4=(NodeEntry(KEY_C.node_id, C),), **CALL),
+        said.GetPeers(
             **{**FROM_A, "node_id": KEY_B.node_id},
             qid=QID,
             topic=TOPIC,
@@ -103,8 +104,8 @@ def expected_datagrams() -> dict[str, wire.Message]:
             hops=1,
             units=2,
         ),
-        wire.Forwarded(verdict=wire.Verdict.TAKEN, units=0, token=TOKEN, **CALL),
-        wire.Offer(
+        said.Forwarded(verdict=said.Verdict.TAKEN, units=0, token=TOKEN, **CALL),
+        said.Offer(
             qid=QID,
             node_id=KEY_C.node_id,
             cookie=COOKIE,
@@ -112,22 +113,22 @@ def expected_datagrams() -> dict[str, wire.Message]:
             flags=flag.MEMBER,
             peers4=(B,),
         ),
-        wire.Accept(qid=QID, cookie=COOKIE, topic=TOPIC, status=status.IDLE, sequence=7, **FROM_A),
-        wire.Accepted(
+        said.Accept(qid=QID, cookie=COOKIE, topic=TOPIC, status=status.IDLE, sequence=7, **FROM_A),
+        said.Accepted(
             token=TOKEN,
             peers4=(B, C),
             nodes6=(NodeEntry(KEY_C.node_id, Address("2001:db8::5", 7667)),),
             **CALL,
         ),
-        wire.Announce(topic=TOPIC, status=status.LEECH, sequence=8, **FROM_A),
-        wire.Announced(ttl_s=1800, others=1, **CALL),
-        wire.Join(topic=TOPIC, proof=proof(b"join", KEY_A, KEY_B), **FROM_A),
-        wire.Joined(
+        said.Announce(topic=TOPIC, status=status.LEECH, sequence=8, **FROM_A),
+        said.Announced(ttl_s=1800, others=1, **CALL),
+        said.Join(topic=TOPIC, proof=proof(b"join", KEY_A, KEY_B), **FROM_A),
+        said.Joined(
             node_id=KEY_B.node_id, status=status.SEED, proof=proof(b"joined", KEY_B, KEY_A), **CALL
         ),
-        wire.StatusUpdate(topic=TOPIC, status=status.SEED, sequence=9, **FROM_A),
-        wire.Noted(**CALL),
-        wire.Hail(port=7667, topics=(TOPIC[:8],)),
+        said.StatusUpdate(topic=TOPIC, status=status.SEED, sequence=9, **FROM_A),
+        said.Noted(**CALL),
+        said.Hail(port=7667, topics=(TOPIC[:8],)),
     )
     return {type(message).__name__: message for message in told}
 
@@ -199,11 +200,7 @@ class ExampleTests(TestCase):
 
     def test_every_message_has_an_example(self):
         """Every message of the overlay and every frame of the swarm has its example, once."""
-        overlay = {
-            kind.__name__
-            for kind in vars(wire).values()
-            if isinstance(kind, type) and issubclass(kind, wire.Message) and "code" in vars(kind)
-        }
+        overlay = {kind.__name__ for kind in said.MESSAGES.values()}
         frames = {kind.__name__ for kind in get_args(messages.Message)}
         apart = {"Preface", "Datagram", "Notice", "Metadata"}
         self.assertEqual(overlay, set(expected_datagrams()))

@@ -181,4 +181,5 @@ class OptionTests(TestCase):
             return config.listen
 
         self.assertEqual(("::1",), listen("::1", "::1"))
-        self.assertRaises(ConfigurationError, listen, "lo")
+        for wrong in ("lo", "239.1.2.3", "10.0.0.256"):
+            self.assertRaises(ConfigurationError, listen, wrong)

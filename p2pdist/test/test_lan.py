@@ -10,7 +10,12 @@ from p2pdist.ids import HashKey, Topic
 from p2pdist.keys import NetworkKeys, topic_of
 from p2pdist.overlay.envelope import Envelope
 from p2pdist.overlay.lan import ANSWERS_WANTED, PREFIX_BYTES, LANDiscovery
-from p2pdist.overlay.wire import Hail, Ping, Status, encode
+from p2pdist.overlay.messages import (
+    Hail,
+    Ping,
+    Status,
+)
+from p2pdist.overlay.wire import encode
 from p2pdist.test.network import Host, World
 from p2pdist.test.overlayworld import KEY, OverlayNode, lan
 from p2pdist.test.support import TestCase

@@ -23,7 +23,11 @@ from p2pdist.overlay.lookup import (
     Walk,
     walk_order,
 )
-from p2pdist.overlay.wire import QID_BYTES, Flag, Offer
+from p2pdist.overlay.messages import (
+    QID_BYTES,
+    Flag,
+    Offer,
+)
 from p2pdist.test import strategies
 from p2pdist.test.support import TestCase, given
 

@@ -7,8 +7,7 @@ from p2pdist.addresses import Address
 from p2pdist.ids import NodeID
 from p2pdist.keys import topic_of
 from p2pdist.overlay.membership import AGAIN_S, JoinedPeer
-from p2pdist.overlay.network import NEIGHBOUR_PINGS
-from p2pdist.overlay.wire import (
+from p2pdist.overlay.messages import (
     Announce,
     Announced,
     Find,
@@ -19,6 +18,7 @@ from p2pdist.overlay.wire import (
     Status,
     Verdict,
 )
+from p2pdist.overlay.network import NEIGHBOUR_PINGS
 from p2pdist.test.network import Host
 from p2pdist.test.overlayworld import KEY, OverlayNode, lan
 from p2pdist.test.stranger import Stranger

@@ -11,8 +11,12 @@ from p2pdist.errors import ConfigurationError, RequestTimedOut
 from p2pdist.ids import NodeID
 from p2pdist.keys import PUBLIC_NETWORK, NetworkKeys, NodeKey
 from p2pdist.overlay.envelope import HEADER_BYTES, Envelope
+from p2pdist.overlay.messages import (
+    Ping,
+    Pong,
+)
 from p2pdist.overlay.node import Node, NodeSocket
-from p2pdist.overlay.wire import Ping, Pong, encode
+from p2pdist.overlay.wire import encode
 from p2pdist.test.network import World
 from p2pdist.test.overlayworld import OverlayNode, lan
 from p2pdist.test.stranger import Stranger
@@ -36,10 +40,11 @@ class FakeTransport:
         self.written.append(address)
 
 
-def node_of(world: World, host=None) -> Node:
+def node_of(world: World, host=None, wall=None) -> Node:
     """Return a node without sockets."""
     host = host or world.host("10.0.0.1")
-    return Node(NodeKey.from_seed(bytes(32)), host.reactor, host.rng, host.entropy)
+    wall = wall or host.reactor.seconds
+    return Node(NodeKey.from_seed(bytes(32)), host.reactor, host.rng, host.entropy, wall)
 
 
 class JunkTests(TestCase):
@@ -286,6 +291,23 @@ class ClockTests(TestCase):
         """A tick may be early, or late by less than CLOCK_JUMP_S."""
         late = limits.UPKEEP_EVERY_S + limits.CLOCK_JUMP_S
         self.assertEqual([False] * 3, self.boots(limits.UPKEEP_EVERY_S, 0.0, late - 0.01))
+
+    def test_restored_snapshot_shows_in_the_time_of_day(self) -> None:
+        """The steady clock of a restored snapshot goes on as if nothing was; the wall's jumps."""
+        world = World(1)
+        jump = 0.0
+        host = world.host("10.0.0.1")
+        node = node_of(world, host, wall=lambda: world.now + jump)
+        network = node.add_network(PUBLIC_NETWORK)
+        node.upkeep()
+        before = network.envelope.boot_id
+        world.now += limits.UPKEEP_EVERY_S
+        node.upkeep()
+        self.assertEqual(before, network.envelope.boot_id)
+        jump = 3600.0
+        world.now += limits.UPKEEP_EVERY_S
+        node.upkeep()
+        self.assertNotEqual(before, network.envelope.boot_id)
 
     def test_clock_that_jumps_renews_it(self) -> None:
         """Forward or backward: a restored snapshot must not use its nonces twice."""

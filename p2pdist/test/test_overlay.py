@@ -12,8 +12,7 @@ from p2pdist.ids import HashKey, NodeID, Topic
 from p2pdist.keys import join_proof, topic_of
 from p2pdist.overlay.carry import LATE_REFUSAL_S
 from p2pdist.overlay.membership import JoinedPeer
-from p2pdist.overlay.network import OWN_ADDRESSES
-from p2pdist.overlay.wire import (
+from p2pdist.overlay.messages import (
     Accept,
     Accepted,
     Announce,
@@ -36,8 +35,9 @@ from p2pdist.overlay.wire import (
     Status,
     StatusUpdate,
     Verdict,
-    encode,
 )
+from p2pdist.overlay.network import OWN_ADDRESSES
+from p2pdist.overlay.wire import encode
 from p2pdist.test.network import World
 from p2pdist.test.overlayworld import KEY, OverlayNode, lan
 from p2pdist.test.stranger import Stranger
@@ -539,13 +539,16 @@ class CarrierTests(StrangerCase):
         self.assertIsNone(self.ask(self.query(hops=1)), "and so is one without any")
 
     def test_first_hop_is_rationed(self) -> None:
-        """An initiator has RATE_FIRST_HOP queries carried; further ones meet silence."""
+        """An initiator has RATE_FIRST_HOP queries carried; further ones are told to wait."""
         for _ in range(30):
             self.stranger.send(
                 self.node.address, attrs.evolve(self.query(), rid=self.stranger.host.entropy(8))
             )
         self.world.run(0.1)
-        self.assertEqual(int(limits.RATE_FIRST_HOP[1]), len(self.stranger.heard(Forwarded)))
+        heard = self.stranger.heard(Forwarded)
+        busy = [reply for reply in heard if reply.verdict is Verdict.BUSY]
+        self.assertEqual(30 - int(limits.RATE_FIRST_HOP[1]), len(busy))
+        self.assertEqual(30, len(heard))
 
     def test_forwards_are_rationed(self) -> None:
         """RATE_SOURCE queries are taken for one origin, RATE_FORWARD from one neighbour."""

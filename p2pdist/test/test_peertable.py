@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from p2pdist import limits
 from p2pdist.addresses import Address, Scope, scope
 from p2pdist.ids import NodeID, Topic, distance
+from p2pdist.overlay.messages import (
+    Status,
+)
 from p2pdist.overlay.peertable import PeerEntry, PeerTable
-from p2pdist.overlay.wire import Status
 from p2pdist.test import strategies
 from p2pdist.test.support import TestCase, given
 

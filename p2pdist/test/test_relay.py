@@ -11,8 +11,11 @@ from p2pdist import limits
 from p2pdist.addresses import Address
 from p2pdist.ids import NodeID, Topic, distance
 from p2pdist.overlay.lookup import Candidate
+from p2pdist.overlay.messages import (
+    Flag,
+    GetPeers,
+)
 from p2pdist.overlay.relay import Query, Relay, stamp
-from p2pdist.overlay.wire import Flag, GetPeers
 from p2pdist.test import strategies
 from p2pdist.test.support import TestCase, given
 

@@ -23,9 +23,7 @@ from p2pdist.errors import (
     RequestTimedOut,
 )
 from p2pdist.ids import NodeID, Topic
-from p2pdist.overlay.path import Path, Paths
-from p2pdist.overlay.rpc import RPC, ReplyCache
-from p2pdist.overlay.wire import (
+from p2pdist.overlay.messages import (
     NO_TOKEN,
     Challenge,
     Error,
@@ -42,6 +40,8 @@ from p2pdist.overlay.wire import (
     Request,
     Verdict,
 )
+from p2pdist.overlay.path import Path, Paths
+from p2pdist.overlay.rpc import RPC, ReplyCache
 from p2pdist.test.support import TestCase, given
 
 OWN = NodeID(b"o" * 20)
@@ -51,6 +51,7 @@ ELSEWHERE = Address("192.0.2.77", 7667)
 TOKEN = b"k" * limits.TOKEN_BYTES
 TOPIC = Topic(b"t" * 20)
 FIND = Find(node_id=OWN, target=TOPIC)
+PING = Ping(node_id=OWN)
 
 
 class PathTests(TestCase):
@@ -376,11 +377,6 @@ class FirstContactTests(CallCase):
         self.assertEqual(limits.RTO_STRANGER_S, self.times[1])
         self.assertEqual(0, self.rpc.outstanding)
 
-    def test_introduced(self):
-        """Who spoke to us first (an offer) needs no ping."""
-        self.rpc.call(THERE, FIND, introduced=True).addErrback(lambda _: None)
-        self.assertEqual([Find], [type(request) for request in self.requests])
-
     def test_cancelled_meanwhile(self):
         """A call cancelled during its first ping sends nothing more, pong or not."""
         for answered in (True, False):
@@ -582,14 +578,14 @@ class BoundTests(CallCase):
         """All addresses together take so many."""
         for number in range(limits.CALLS_OUTSTANDING):
             address = Address(f"10.0.{number >> 8}.{number & 255}", 1)
-            self.rpc.call(address, FIND, introduced=True).addErrback(lambda _: None)
+            self.rpc.call(address, PING).addErrback(lambda _: None)
         self.assertEqual(limits.CALLS_OUTSTANDING, self.rpc.outstanding)
         self.error_of(self.rpc.call(THERE, FIND), CallLimitReached)
 
     def test_no_room_for_the_ping(self):
         """A first contact whose ping finds no room fails like any call."""
         for _ in range(limits.CALLS_PER_ADDRESS - 1):
-            self.rpc.call(THERE, FIND, introduced=True).addErrback(lambda _: None)
+            self.rpc.call(THERE, PING).addErrback(lambda _: None)
         self.error_of(self.rpc.call(THERE, FIND), CallLimitReached)
         self.assertEqual(limits.CALLS_PER_ADDRESS - 1, self.rpc.outstanding)
 

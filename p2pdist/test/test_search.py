@@ -11,8 +11,7 @@ from p2pdist.ids import ID_BYTES, HashKey, NodeID
 from p2pdist.keys import topic_of
 from p2pdist.overlay.agenda import SEARCHES_KEPT
 from p2pdist.overlay.fields import NodeEntry
-from p2pdist.overlay.search import CONVERGENCE_CALL_S, Search, few_per_subnet
-from p2pdist.overlay.wire import (
+from p2pdist.overlay.messages import (
     Accept,
     Accepted,
     Find,
@@ -25,6 +24,7 @@ from p2pdist.overlay.wire import (
     Status,
     Verdict,
 )
+from p2pdist.overlay.search import CONVERGENCE_CALL_S, Search, few_per_subnet
 from p2pdist.test.network import Host
 from p2pdist.test.overlayworld import KEY, OverlayNode, lan
 from p2pdist.test.stranger import Stranger
@@ -258,6 +258,20 @@ class RelayedOfferTests(SearchCase):
         self.assertEqual([victim.address], self.candidates)
         self.world.run(5)
         self.assertEqual({Ping}, {type(message) for message, _ in victim.received})
+
+    def test_forged_finder_is_pinged_first(self) -> None:
+        """An offer with a forged source, by one who saw the query, draws a first contact only."""
+        walker, victim = polite(self.b), Stranger(self.c)
+        self.meet(walker)
+        search = self.begin()
+        self.world.run(0.05)
+        offer = Offer(
+            qid=search.query + b"\0", node_id=NodeID(b"f" * 20), cookie=b"c" * 12, swarm=1
+        )
+        walker.forge(victim.address, self.node.address, offer)
+        self.world.run(15)
+        self.assertEqual({Ping}, {type(message) for message, _ in victim.received})
+        self.assertLessEqual(victim.bytes_received, limits.FIRST_CONTACT_TRIES * limits.PING_BYTES)
 
     def test_only_first_hops_relay(self) -> None:
         """Somebody else who knows the qid cannot name finders."""

@@ -7,7 +7,9 @@ from twisted.logger import capturedLogs
 
 from p2pdist import limits
 from p2pdist.errors import NodeStopped
-from p2pdist.overlay.wire import Status
+from p2pdist.overlay.messages import (
+    Status,
+)
 from p2pdist.stages import Stage
 from p2pdist.test.servicesworld import Station, failures_of, pointing
 from p2pdist.test.storehouse import DATA, PIECE, content, one_file

@@ -9,9 +9,18 @@ from p2pdist.keys import PUBLIC_NETWORK, NodeKey, topic_of
 from p2pdist.overlay.bootstrap import Bootstrap
 from p2pdist.overlay.fields import NodeEntry
 from p2pdist.overlay.membership import Membership
+from p2pdist.overlay.messages import (
+    Find,
+    Flag,
+    Forwarded,
+    Found,
+    GetPeers,
+    Offer,
+    Status,
+    Verdict,
+)
 from p2pdist.overlay.network import Network
 from p2pdist.overlay.node import Node
-from p2pdist.overlay.wire import Find, Flag, Forwarded, Found, GetPeers, Offer, Status, Verdict
 from p2pdist.stages import Stage
 from p2pdist.test.network import Host, World
 from p2pdist.test.overlayworld import KEY, OverlayNode, PeersSeen, lan
@@ -256,7 +265,8 @@ class ScopeTests(TestCase):
 
 def second_node(host: Host, *interfaces: str) -> tuple[Node, Network]:
     """Start a second node on a host, on port 8001."""
-    node = Node(NodeKey.from_seed(bytes(32)), host.reactor, host.rng, host.entropy)
+    clock = host.reactor
+    node = Node(NodeKey.from_seed(bytes(32)), clock, host.rng, host.entropy, clock.seconds)
     network = node.add_network(PUBLIC_NETWORK)
     for interface in interfaces:
         host.reactor.listenUDP(8001, node.add_socket(interface), interface=interface)

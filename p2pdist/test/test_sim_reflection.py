@@ -11,7 +11,14 @@ from attrs import define, field
 from p2pdist import limits
 from p2pdist.addresses import Address
 from p2pdist.keys import topic_of
-from p2pdist.overlay.wire import Challenge, Flag, Forwarded, GetPeers, Offer, Status
+from p2pdist.overlay.messages import (
+    Challenge,
+    Flag,
+    Forwarded,
+    GetPeers,
+    Offer,
+    Status,
+)
 from p2pdist.test.network import World
 from p2pdist.test.overlayworld import KEY, OverlayNode
 from p2pdist.test.stranger import Stranger

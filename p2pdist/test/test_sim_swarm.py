@@ -8,7 +8,9 @@ from p2pdist import limits
 from p2pdist.errors import ContentConflict, NodeStopped
 from p2pdist.ids import HashKey, NodeID
 from p2pdist.overlay.bootstrap import EntryState
-from p2pdist.overlay.wire import Status
+from p2pdist.overlay.messages import (
+    Status,
+)
 from p2pdist.stages import Stage
 from p2pdist.test.network import World
 from p2pdist.test.servicesworld import Station, failures_of, pointing

@@ -16,25 +16,40 @@ from p2pdist.errors import (
     RemoteProtocolError,
 )
 from p2pdist.ids import NodeID, Topic
-from p2pdist.overlay import fields, wire
+from p2pdist.overlay import fields, messages, wire
 from p2pdist.overlay.fields import NodeEntry
 from p2pdist.test import strategies
 from p2pdist.test.support import TestCase, given
 
 NODE_ID = NodeID(b"n" * 20)
 TOPIC = Topic(b"t" * 20)
-QID = b"q" * wire.QID_BYTES
-RID = b"r" * wire.RID_BYTES
+QID = b"q" * messages.QID_BYTES
+RID = b"r" * messages.RID_BYTES
 TOKEN = b"k" * limits.TOKEN_BYTES
 HEAD: dict[str, Any] = {"rid": RID, "attempt": 1, "token": TOKEN, "node_id": NODE_ID}
-ALL_CLASSES: list[type[wire.Message]] = [
-    *(wire.Ping, wire.Find, wire.GetPeers, wire.Offer, wire.Accept, wire.Announce, wire.Join),
-    *(wire.StatusUpdate, wire.Hail, wire.Pong, wire.Challenge, wire.Error, wire.Found),
-    *(wire.Forwarded, wire.Accepted, wire.Announced, wire.Joined, wire.Noted),
+ALL_CLASSES: list[type[messages.Message]] = [
+    *(
+        messages.Ping,
+        messages.Find,
+        messages.GetPeers,
+        messages.Offer,
+        messages.Accept,
+        messages.Announce,
+        messages.Join,
+    ),
+    *(
+        messages.StatusUpdate,
+        messages.Hail,
+        messages.Pong,
+        messages.Challenge,
+        messages.Error,
+        messages.Found,
+    ),
+    *(messages.Forwarded, messages.Accepted, messages.Announced, messages.Joined, messages.Noted),
 ]
 
 
-def datagram_size(message: wire.Message) -> int:
+def datagram_size(message: messages.Message) -> int:
     """Return how long the datagram that carries ``message`` is."""
     return len(wire.encode(message)) + limits.ENVELOPE_BYTES
 
@@ -54,7 +69,7 @@ def nodes(peers: tuple[Address, ...]) -> tuple[NodeEntry, ...]:
     return tuple(NodeEntry(NODE_ID, address) for address in peers)
 
 
-def repacked(message: wire.Message, index: int, value: object) -> bytes:
+def repacked(message: messages.Message, index: int, value: object) -> bytes:
     """Return the payload of ``message`` with one element replaced."""
     row = msgpack.unpackb(wire.encode(message))
     row[index] = value
@@ -63,17 +78,17 @@ def repacked(message: wire.Message, index: int, value: object) -> bytes:
     return packed
 
 
-def offer(**more: Any) -> wire.Offer:
+def offer(**more: Any) -> messages.Offer:
     """Return an offer."""
     made = {"qid": QID, "node_id": NODE_ID, "cookie": b"c" * 12, "swarm": 65535, **more}
-    return wire.Offer(**made)
+    return messages.Offer(**made)
 
 
 class RoundTripTests(TestCase):
     """What a node says is what the other one reads."""
 
     @given(strategies.overlay_messages())
-    def test_every_message(self, message: wire.Message):
+    def test_every_message(self, message: messages.Message):
         """Every message is the same after encoding and decoding, and within its bound."""
         payload = wire.encode(message)
         self.assertLessEqual(len(payload), limits.PAYLOAD_BYTES)
@@ -81,56 +96,61 @@ class RoundTripTests(TestCase):
 
     def test_every_class_is_drawn(self):
         """The strategy behind these tests and the table of codes know the same classes."""
-        self.assertEqual(set(ALL_CLASSES), set(wire._CLASSES.values()))
-        self.assertEqual({kind.code for kind in ALL_CLASSES}, set(wire._CLASSES))
+        self.assertEqual(set(ALL_CLASSES), set(messages.MESSAGES.values()))
+        self.assertEqual({kind.code for kind in ALL_CLASSES}, set(messages.MESSAGES))
 
     def test_codes_are_the_protocol(self):
         """Codes of replies follow from their requests: these numbers never change."""
-        requests: list[type[wire.Request]] = [
-            wire.Ping,
-            wire.Find,
-            wire.GetPeers,
-            wire.Accept,
-            wire.Announce,
+        requests: list[type[messages.Request]] = [
+            messages.Ping,
+            messages.Find,
+            messages.GetPeers,
+            messages.Accept,
+            messages.Announce,
         ]
-        requests += [wire.Join, wire.StatusUpdate]
+        requests += [messages.Join, messages.StatusUpdate]
         self.assertEqual([0, 2, 3, 5, 6, 7, 8], [kind.code for kind in requests])
         for kind in requests:
             self.assertEqual(kind.code | 0x40, kind.reply.code)
-        others: list[type[wire.Message]] = [wire.Offer, wire.Hail, wire.Challenge, wire.Error]
+        others: list[type[messages.Message]] = [
+            messages.Offer,
+            messages.Hail,
+            messages.Challenge,
+            messages.Error,
+        ]
         self.assertEqual([0x04, 0x10, 0x7E, 0x7F], [kind.code for kind in others])
 
     def test_annotated_bytes(self):
         """A find request is one msgpack array in the documented order."""
         expected = [2, RID, 1, TOKEN, NODE_ID, TOPIC]
-        self.assertEqual(msgpack.packb(expected), wire.encode(wire.Find(**HEAD, target=TOPIC)))
+        self.assertEqual(msgpack.packb(expected), wire.encode(messages.Find(**HEAD, target=TOPIC)))
 
 
 class SizeTests(TestCase):
     """Datagram sizes as decisions 7 and 8 fix them."""
 
     @given(strategies.overlay_requests())
-    def test_padded_requests(self, message: wire.Message):
+    def test_padded_requests(self, message: messages.Message):
         """Every ping has 110 bytes, every get_peers 720 or 1232, whatever it holds."""
-        if isinstance(message, wire.Ping):
+        if isinstance(message, messages.Ping):
             self.assertEqual(limits.PING_BYTES, datagram_size(message))
-        elif isinstance(message, wire.GetPeers):
+        elif isinstance(message, messages.GetPeers):
             size = limits.GET_PEERS_WIDE_BYTES if message.wide else limits.GET_PEERS_BYTES
             self.assertEqual(size, datagram_size(message))
         self.assertEqual((110, 720, 1232), (limits.PING_BYTES, limits.GET_PEERS_BYTES, 1232))
 
     @given(strategies.overlay_requests(), strategies.overlay_replies())
-    def test_nothing_grows_for_strangers(self, request: wire.Message, reply: wire.Message):
+    def test_nothing_grows_for_strangers(self, request: messages.Message, reply: messages.Message):
         """A pong is no larger than a ping; challenge and error are smaller than any request."""
-        if isinstance(reply, wire.Pong):
+        if isinstance(reply, messages.Pong):
             self.assertLessEqual(datagram_size(reply), limits.PING_BYTES)
-        elif isinstance(reply, wire.Challenge | wire.Error):
+        elif isinstance(reply, messages.Challenge | messages.Error):
             self.assertLess(datagram_size(reply), datagram_size(request))
 
     def test_pong_of_both_families(self):
         """Token and observed address fit into the pong, an IPv6 one to the last byte."""
         for observed, expected in [(peers4(1)[0], 98), (peers6(1)[0], limits.PING_BYTES)]:
-            pong = wire.Pong(
+            pong = messages.Pong(
                 rid=RID, attempt=127, node_id=NODE_ID, token=TOKEN, observed=observed, flags=127
             )
             self.assertEqual(expected, datagram_size(pong))
@@ -156,7 +176,7 @@ class SizeTests(TestCase):
         self.assertGreaterEqual(
             limits.GET_PEERS_WIDE_BYTES, limits.GET_PEERS_WIDE_UNITS * limits.OFFER_BYTES
         )
-        greedy = wire.GetPeers(**HEAD, qid=QID, topic=TOPIC, units=limits.GET_PEERS_UNITS + 1)
+        greedy = messages.GetPeers(**HEAD, qid=QID, topic=TOPIC, units=limits.GET_PEERS_UNITS + 1)
         with self.assertRaises(MalformedMessage):
             wire.decode(wire.encode(greedy))
 
@@ -165,14 +185,14 @@ class SizeTests(TestCase):
         self.assertEqual(
             (100, 46, 8), (limits.REPLY_PEERS_V4, limits.REPLY_PEERS_V6, limits.REPLY_NODES)
         )
-        full4 = wire.Accepted(
+        full4 = messages.Accepted(
             rid=RID,
             attempt=127,
             token=TOKEN,
             peers4=peers4(limits.REPLY_PEERS_V4),
             nodes4=nodes(peers4(limits.REPLY_NODES)),
         )
-        full6 = wire.Accepted(
+        full6 = messages.Accepted(
             rid=RID,
             attempt=127,
             token=TOKEN,
@@ -185,7 +205,7 @@ class SizeTests(TestCase):
 
     def test_largest_found(self):
         """A find reply holds 8 nodes of each family."""
-        found = wire.Found(
+        found = messages.Found(
             rid=RID,
             attempt=127,
             nodes4=nodes(peers4(limits.REPLY_NODES)),
@@ -196,10 +216,10 @@ class SizeTests(TestCase):
 
     def test_too_large_to_send(self):
         """What exceeds a datagram is a bug of ours and says so."""
-        accepted = wire.Accepted(rid=RID, attempt=0, token=TOKEN, peers6=peers6(70))
+        accepted = messages.Accepted(rid=RID, attempt=0, token=TOKEN, peers6=peers6(70))
         with self.assertRaises(LocalProtocolError):
             wire.encode(accepted)
-        ping = wire.Ping(**{**HEAD, "rid": bytes(40)})
+        ping = messages.Ping(**{**HEAD, "rid": bytes(40)})
         with self.assertRaises(LocalProtocolError):
             wire.encode(ping)
 
@@ -207,7 +227,7 @@ class SizeTests(TestCase):
 class HostileBytesTests(TestCase):
     """Decoding raises RemoteProtocolError or returns a message, nothing else."""
 
-    def check(self, payload: bytes) -> wire.Message | None:
+    def check(self, payload: bytes) -> messages.Message | None:
         """Decode; anything but a message or a remote error fails the test."""
         try:
             message = wire.decode(payload)
@@ -217,7 +237,7 @@ class HostileBytesTests(TestCase):
         return message
 
     @given(strategies.overlay_messages())
-    def test_cut_off_anywhere(self, message: wire.Message):
+    def test_cut_off_anywhere(self, message: messages.Message):
         """No beginning of a message is a message."""
         payload = wire.encode(message)
         for end in range(len(payload)):
@@ -225,13 +245,13 @@ class HostileBytesTests(TestCase):
                 wire.decode(payload[:end])
 
     @given(strategies.overlay_messages(), st.binary(min_size=1, max_size=4))
-    def test_trailing_bytes(self, message: wire.Message, rest: bytes):
+    def test_trailing_bytes(self, message: messages.Message, rest: bytes):
         """Nothing may follow a message."""
         with self.assertRaises(RemoteProtocolError):
             wire.decode(wire.encode(message) + rest)
 
     @given(st.data(), strategies.overlay_messages())
-    def test_mutated(self, data: st.DataObject, message: wire.Message):
+    def test_mutated(self, data: st.DataObject, message: messages.Message):
         """One changed byte gives another valid message or a remote error."""
         self.check(data.draw(strategies.mutations(wire.encode(message))))
 
@@ -246,7 +266,7 @@ class HostileBytesTests(TestCase):
         self.check(payload)
 
     @given(
-        st.sampled_from(sorted(wire._CLASSES)),
+        st.sampled_from(sorted(messages.MESSAGES)),
         st.lists(
             st.none()
             | st.booleans()
@@ -305,7 +325,7 @@ class BoundTests(TestCase):
 
     def test_short_pings(self):
         """A ping of another size than 110 bytes would make a pong larger than its ping."""
-        ping = wire.Ping(**HEAD)
+        ping = messages.Ping(**HEAD)
         padding = msgpack.unpackb(wire.encode(ping))[-1]
         self.refused(repacked(ping, -1, padding[:-1]), "ping-size")
         self.refused(repacked(ping, -1, padding + b"\0"), "ping-size")
@@ -314,11 +334,11 @@ class BoundTests(TestCase):
 
     def test_short_get_peers(self):
         """A get_peers pays in bytes for its units: no other size passes."""
-        query = wire.GetPeers(**HEAD, qid=QID, topic=TOPIC)
+        query = messages.GetPeers(**HEAD, qid=QID, topic=TOPIC)
         self.refused(repacked(query, -1, b""), "get_peers-size")
         self.refused(repacked(query, -3, limits.GET_PEERS_UNITS + 1), "get_peers-units")
         self.refused(repacked(query, -4, limits.HOPS + 1), "field-integer")
-        wide = wire.GetPeers(**HEAD, qid=QID, topic=TOPIC, wide=True)
+        wide = messages.GetPeers(**HEAD, qid=QID, topic=TOPIC, wide=True)
         self.refused(repacked(wide, -3, limits.GET_PEERS_WIDE_UNITS + 1), "field-integer")
 
     def test_long_offers(self):
@@ -332,7 +352,7 @@ class BoundTests(TestCase):
 
     def test_too_many_peers_or_nodes(self):
         """Lists have a bound of their own, whatever room there would be."""
-        full = wire.Accepted(rid=RID, attempt=0, token=TOKEN)
+        full = messages.Accepted(rid=RID, attempt=0, token=TOKEN)
         for index, size, top in [
             (-4, 6, limits.REPLY_PEERS_V4),
             (-3, 18, limits.REPLY_PEERS_V6),
@@ -341,7 +361,7 @@ class BoundTests(TestCase):
         ]:
             rule = "field-addresses" if index < -2 else "field-nodes"
             self.refused(repacked(full, index, bytes([8]) * (size * (top + 1))), rule)
-        hail = wire.Hail(port=1, topics=())
+        hail = messages.Hail(port=1, topics=())
         self.refused(repacked(hail, -1, bytes(8 * (limits.LAN_TOPICS + 1))), "field-prefixes")
         self.refused(repacked(hail, -1, bytes(7)), "field-prefixes")
 
@@ -358,25 +378,27 @@ class BoundTests(TestCase):
 
     def test_unknown_error_codes(self):
         """An error code of a later version is kept as it comes."""
-        error = wire.Error(rid=RID, attempt=0, error=200)
+        error = messages.Error(rid=RID, attempt=0, error=200)
         self.assertEqual(error, wire.decode(wire.encode(error)))
 
     def test_enumerations(self):
         """Status and verdict know their numbers only, and booleans are none."""
         self.refused(
             repacked(
-                wire.Announce(**HEAD, topic=TOPIC, status=wire.Status.SEED, sequence=0), -2, 4
+                messages.Announce(**HEAD, topic=TOPIC, status=messages.Status.SEED, sequence=0),
+                -2,
+                4,
             ),
             "field-enumeration",
         )
-        joined = wire.Joined(
-            rid=RID, attempt=0, node_id=NODE_ID, status=wire.Status.IDLE, proof=bytes(16)
+        joined = messages.Joined(
+            rid=RID, attempt=0, node_id=NODE_ID, status=messages.Status.IDLE, proof=bytes(16)
         )
         self.refused(repacked(joined, -2, True), "field-enumeration")
 
     def test_announced_lifetime(self):
         """Nobody promises to remember for longer than a peer lives."""
-        announced = wire.Announced(rid=RID, attempt=0, ttl_s=limits.PEER_TTL_S, others=0)
+        announced = messages.Announced(rid=RID, attempt=0, ttl_s=limits.PEER_TTL_S, others=0)
         self.assertEqual(announced, wire.decode(wire.encode(announced)))
         self.refused(repacked(announced, -2, limits.PEER_TTL_S + 1), "field-integer")
 
