@@ -50,9 +50,9 @@ class Station:
     service: P2PDistService | None = None
 
     @classmethod
-    def at(cls, world: World, *addresses: str) -> Station:
+    def at(cls, world: World, *addresses: str, disk: SimDisk | None = None) -> Station:
         """Set up a machine with these addresses."""
-        station = cls(world.host(*addresses))
+        station = cls(world.host(*addresses), disk or SimDisk())
         station.host.disk = _Power(station.disk, station.host)
         station.disk.put_folder(DATA)
         return station

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 from attrs import evolve
 
 from p2pdist import limits
@@ -12,10 +15,28 @@ from p2pdist.overlay.messages import (
     Status,
 )
 from p2pdist.stages import Stage
+from p2pdist.storage.disk import Access
 from p2pdist.test.network import World
 from p2pdist.test.servicesworld import Station, failures_of, pointing
+from p2pdist.test.simdisk import SimDisk
 from p2pdist.test.storehouse import DATA, PIECE, Content, content, folder, one_file
 from p2pdist.test.support import TestCase
+
+
+class ReadOnlyDisk(SimDisk):
+    """A disk that programs can only read."""
+
+    def open_file(self, parent: int, name: str, access: Access, follow: bool = False) -> int:
+        """Open for reading, or refuse; a missing file is missing first, as on Linux."""
+        here = self.facts_at(parent, name) is not None
+        if access is Access.CREATE or (access is Access.UPDATE and here):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return super().open_file(parent, name, access, follow)
+
+    def make_directory(self, parent: int, name: str) -> None:
+        """Refuse."""
+        del parent, name
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
 
 def lan(seed: int = 1, *, loss: float = 0.0) -> World:
@@ -264,6 +285,29 @@ class TroubleTests(TestCase):
         leech.disk.capacity = 1 << 40
         world.run_until(lambda: leech.session.stage is Stage.SEEDING, timeout=90)
         self.assertTrue(leech.holds(made))
+
+    def test_read_only_folder_is_said(self):
+        """A folder that cannot be written to fails the download with its path and the reason."""
+        made = one_file()
+        world = lan()
+        bootstrap, _, _ = swarm(world, made, 0)
+        leech = Station.at(world, "10.0.1.1", disk=ReadOnlyDisk())
+        leech.run(pointing(made, bootstrap), state_dir=None)
+        world.run_until(lambda: leech.session.stage is Stage.FAILED)
+        error = leech.session.status().error
+        self.assertIn(DATA, error)
+        self.assertIn("Read-only file system", error)
+
+    def test_read_only_media_is_seeded(self):
+        """A complete file on media that cannot be written to is checked and served."""
+        made = one_file()
+        world = lan()
+        seed = Station.at(world, "10.0.0.2", disk=ReadOnlyDisk())
+        seed.store(made)
+        seed.run(pointing(made), state_dir=None)
+        leech = Station.at(world, "10.0.1.1")
+        leech.run(pointing(made, seed))
+        world.run_until(lambda: leech.holds(made))
 
     def test_wrong_descriptor_name_is_said(self):
         """Metadata that does not agree with the descriptor stops the session with a reason."""
