@@ -56,7 +56,7 @@ class Config:
         listen: IP addresses to listen on; empty for all of this machine.
         state_dir: where the node's key and records are, absolute; ``None`` keeps nothing.
         nodes: entry points besides those of descriptors.
-        lan: whether to look for nodes on the local network.
+        lan: whether to look for nodes on the local network; see :attr:`searches_lan`.
     """
 
     directory: str = field(default=".", converter=absolute)
@@ -65,6 +65,11 @@ class Config:
     state_dir: str | None = None
     nodes: tuple[HostPort, ...] = ()
     lan: bool = True
+
+    @property
+    def searches_lan(self) -> bool:
+        """Whether nodes are looked for on the local network: never when bound to addresses."""
+        return self.lan and not self.listen
 
 
 def default_state_dir(environment: dict[str, str]) -> str:

@@ -89,7 +89,7 @@ class NodeService(Service):
         )
         self.bootstrap.add(self.config.nodes)
         self.bootstrap.start()
-        if self.config.lan and not self.config.listen:
+        if self.config.searches_lan:
             self.lan = LANDiscovery(
                 self.network,
                 self.machine.reactor,
@@ -193,7 +193,9 @@ class TransferService(Service):
             self._make_transfer,
             self.remembered.peers.get(descriptor.hash_key, ()),
             seed_only=seed_only,
+            searches_lan=self.config.searches_lan,
         )
+        session.merge_nodes(self.config.nodes)
         self.sessions[descriptor.hash_key] = session
         self._by_topic[session.transfer.topic] = session.transfer
         if self.running:
@@ -327,10 +329,7 @@ class UpkeepService(Service):
         found.sort(key=lambda entry: -entry.seen_at)
         return Remembered(
             tuple(HostPort(*entry.address) for entry in found[: limits.SAVED_NEIGHBOURS]),
-            {
-                key: tuple(address for _, address in session.joined_addresses())
-                for key, session in self._contents.sessions.items()
-            },
+            {key: session.joined_addresses() for key, session in self._contents.sessions.items()},
         )
 
     def _save(self, state: StateDirectory, remembered: Remembered) -> None:

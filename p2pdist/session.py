@@ -18,13 +18,11 @@ from p2pdist.addresses import Address, HostPort
 from p2pdist.content import Metadata
 from p2pdist.descriptor import Descriptor
 from p2pdist.errors import NodeStopped, P2PDistError, StorageError
-from p2pdist.ids import HashKey, NodeID, PieceIndex, format_hash_key
+from p2pdist.ids import HashKey, PieceIndex, format_hash_key
 from p2pdist.logs import new_logger
 from p2pdist.overlay.bootstrap import Bootstrap, EntryReport
 from p2pdist.overlay.membership import JoinedPeer, Membership
-from p2pdist.overlay.messages import (
-    Status,
-)
+from p2pdist.overlay.messages import Status
 from p2pdist.overlay.network import Network
 from p2pdist.stages import Core, Course, Stage, new_course
 from p2pdist.storage.locate import create, locate
@@ -82,10 +80,7 @@ class Session:
         make_transfer: builds the content's transfer.
         known_peers: peers of an earlier run.
         seed_only: fail instead of fetching what is not there.
-
-    Attributes:
-        complete: fires with the content's path once every piece is here; fails with what broke, or
-            with NodeStopped.
+        searches_lan: whether nodes may turn up on the local network.
     """
 
     descriptor: Descriptor
@@ -95,10 +90,10 @@ class Session:
     make_transfer: MakeTransfer
     known_peers: tuple[Address, ...] = ()
     seed_only: bool = False
+    searches_lan: bool = True
     transfer: Transfer = field(init=False)
     membership: Membership = field(init=False)
     stage: Stage = field(init=False, default=Stage.CHECKING)
-    complete: Deferred[str] = field(init=False, factory=Deferred)
     nodes: tuple[HostPort, ...] = field(init=False)
     _log = new_logger()
     _course: Course = field(init=False)
@@ -107,6 +102,8 @@ class Session:
     _opening: Deferred[Store] | Deferred[Store | None] | None = field(init=False, default=None)
     _checked: tuple[int, int] | None = field(init=False, default=None)
     _error: str = field(init=False, default="")
+    _outcome: str | Failure | None = field(init=False, default=None)
+    _waiting: list[Deferred[str]] = field(init=False, factory=list)
     _started_at: float = field(init=False, default=0.0)
     _logged_parts: int = field(init=False, default=0)
     _logged_wait: str = field(init=False, default="")
@@ -129,6 +126,28 @@ class Session:
             return self._metadata.name
         return self.descriptor.name or format_hash_key(self.descriptor.hash_key)[:11]
 
+    @property
+    def complete(self) -> Deferred[str]:
+        """A Deferred of the caller's own, at any time, also after the end.
+
+        Fires with the content's path once every piece is here; fails with what broke, or with
+        NodeStopped.
+        """
+        waiting: Deferred[str] = Deferred(self._waiting.remove)
+        if self._outcome is None:
+            self._waiting.append(waiting)
+        else:
+            waiting.callback(self._outcome)
+        return waiting
+
+    def _decide(self, outcome: str | Failure) -> None:
+        """Tell whoever waits for the content, once."""
+        if self._outcome is not None:
+            return
+        self._outcome = outcome
+        while self._waiting:
+            self._waiting.pop(0).callback(outcome)
+
     # --- life ---
 
     def start(self) -> None:
@@ -141,20 +160,17 @@ class Session:
         located.addErrback(self._eb_bug)
 
     def merge_nodes(self, nodes: tuple[HostPort, ...]) -> None:
-        """Take the nodes of a second descriptor of the same content."""
+        """Take further nodes to ask: of a second descriptor of the content, or of an option."""
         self.nodes = tuple(dict.fromkeys(self.nodes + nodes))
         self.bootstrap.add(nodes)
 
     def _cb_located(self, store: Store | None) -> None:
         self._opening = None
         self._checked = None
-        if self._stopped:
-            if store is not None:
-                self._store = store
-                self._close()
-            return
         if store is not None:
             self._take(store)
+        if self._stopped:
+            return  # ``stop`` waits for this, and closes the store
         if self.seed_only and (store is None or not store.complete):
             target = self.place.target_path(self.name)
             self._broke(
@@ -212,9 +228,7 @@ class Session:
 
         def ended(_result: object) -> None:
             self._course.ended()
-            if not self.complete.called:
-                self.complete.errback(NodeStopped(f"stopped before {self.name} was complete"))
-                self.complete.addErrback(lambda _failure: None)
+            self._decide(Failure(NodeStopped(f"stopped before {self.name} was complete")))
             self._close().chainDeferred(done)
 
         gatherResults(waits, consumeErrors=True).addBoth(ended)
@@ -317,19 +331,19 @@ class Session:
 
     def completed(self) -> None:
         """Every piece is here, under the final name."""
-        first = not self.complete.called
         downloading = self.stage is not Stage.CHECKING
         self._course.completed()
-        if self._store is not None and first:
-            if downloading:
-                seconds = self.network.clock.seconds() - self._started_at
-                self._log.info(
-                    "{name}: complete and verified after {seconds:.1f} s, seeding {path}",
-                    name=self.name,
-                    seconds=seconds,
-                    path=self._store.path,
-                )
-            self.complete.callback(self._store.path)
+        if self._store is None or self._outcome is not None:
+            return
+        if downloading:
+            seconds = self.network.clock.seconds() - self._started_at
+            self._log.info(
+                "{name}: complete and verified after {seconds:.1f} s, seeding {path}",
+                name=self.name,
+                seconds=seconds,
+                path=self._store.path,
+            )
+        self._decide(self._store.path)
 
     def paused(self, reason: str) -> None:
         """The disk does not take more."""
@@ -370,10 +384,7 @@ class Session:
         self._error = str(error) or type(error).__name__
         self._course.broke()
         self._log.error("{name}: {reason}", name=self.name, reason=self._error)
-        if not self.complete.called:
-            self.complete.errback(error)
-            # whoever waits adds an errback of its own; the log has it already
-            self.complete.addErrback(lambda failure: failure.trap(P2PDistError, OSError) and "")
+        self._decide(Failure(error))
 
     def _eb_broken(self, failure: Failure) -> None:
         self._opening = None
@@ -422,7 +433,7 @@ class Session:
 
     def status(self) -> SessionStatus:
         """Return how it stands."""
-        reports = tuple(r for r in self.bootstrap.reports() if r.entry in self.nodes)
+        reports = tuple(self.bootstrap.reports(self.nodes))
         path = self._store.path if self._store is not None else None
         return SessionStatus(
             name=self.name,
@@ -442,7 +453,11 @@ class Session:
         if self.stage is Stage.CHECKING:
             return "the check of what is on disk"
         if self.stage is Stage.RESOLVING:
-            return f"an answer of a node: {told}" if told else "a node on the local network"
+            if told:
+                return f"an answer of a node: {told}"
+            if self.searches_lan:
+                return "a node on the local network"
+            return "a node to call: none is named, and the local network is not searched"
         if self.stage is Stage.FINDING:
             return f"a peer to appear: {told}" if told else "a peer to appear"
         if self.stage is Stage.JOINING:
@@ -454,6 +469,6 @@ class Session:
     def _naming(self) -> dict[str, str]:
         return {"name": self.name, "hash_key": format_hash_key(self.descriptor.hash_key)}
 
-    def joined_addresses(self) -> list[tuple[NodeID, Address]]:
-        """Return the joined peers, to be remembered for the next run."""
-        return [(peer.node_id, peer.address) for peer in self.membership.joined.values()]
+    def joined_addresses(self) -> tuple[Address, ...]:
+        """Return where the joined peers are, to be remembered for the next run."""
+        return tuple(peer.address for peer in self.membership.joined.values())

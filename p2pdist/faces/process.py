@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from contextlib import suppress
+from typing import Any, TypeVar, cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.python.failure import Failure
 
 from p2pdist.machine import Machine, real_machine
@@ -31,32 +33,39 @@ def run_until_done(work: Callable[[Machine], Deferred[T]]) -> T:
     """Run the reactor until ``work`` is done, and return its result.
 
     Args:
-        work: begins it; the reactor stops when the Deferred has fired. An interrupt cancels it.
+        work: begins it; the reactor stops when the Deferred has fired. Whatever must end in order
+            after an interrupt hangs on the reactor's shutdown.
 
     Raises:
         KeyboardInterrupt: somebody stopped the process first.
-        Exception: whatever the Deferred failed with.
+        Exception: whatever ``work`` raised or the Deferred failed with.
     """
     from twisted.internet import reactor as default  # noqa: TID251 -- the process's own
 
     reactor = steady(default)
     machine = real_machine(reactor)
     results: list[T | Failure] = []
+    interrupted = False
 
     def done(result: T | Failure) -> None:
         results.append(result)
-        if reactor.running:
+        with suppress(ReactorNotRunning):  # an interrupt was faster
             reactor.stop()
 
+    def shutdown() -> None:
+        nonlocal interrupted
+        interrupted = not results
+
     def begin() -> None:
-        work(machine).addBoth(done)
+        reactor.addSystemEventTrigger("before", "shutdown", shutdown)
+        maybeDeferred(work, machine).addBoth(done)  # also for what it raises at once
 
     reactor.callWhenRunning(begin)
     reactor.run()
-    if not results:
+    result = results[0] if results else None
+    if interrupted and (not results or isinstance(result, Failure)):
         raise KeyboardInterrupt
-    result = results[0]
     if isinstance(result, Failure):
         assert result.value is not None
         raise result.value
-    return result
+    return cast("T", result)

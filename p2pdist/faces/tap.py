@@ -70,17 +70,15 @@ class Options(UsageOptions):
         self._nodes: list[str] = []
 
     def opt_descriptor(self, path: str) -> None:
-        """Descriptor file; may be given several times."""
+        """Descriptor file; may be repeated."""
         self._files.append(path)
 
     def opt_listen(self, address: str) -> None:
-        """IP address to listen on [all of this machine]; may be given several times."""
+        """IP address to listen on [all of this machine]; may be repeated."""
         self._listen.append(address)
 
     def opt_node(self, address: str) -> None:
-        """HOST:PORT of a node to enter the overlay through, besides those of the descriptors; may
-        be given several times.
-        """  # noqa: D205 -- twistd prints it as one paragraph
+        """HOST:PORT of a node to ask first, besides those of descriptors; may be repeated."""
         self._nodes.append(address)
 
     def parseOptions(self, options: list[str] | None = None) -> None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import enum
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
@@ -34,9 +34,7 @@ from p2pdist import limits
 from p2pdist.addresses import Address, HostPort, canonical_ip, usable
 from p2pdist.errors import CalledOneself, NodeStopped, RPCError
 from p2pdist.logs import new_logger
-from p2pdist.overlay.messages import (
-    Reply,
-)
+from p2pdist.overlay.messages import Reply
 from p2pdist.overlay.network import Network
 
 Resolve = Callable[[str], "Deferred[list[str]]"]
@@ -142,9 +140,10 @@ class Bootstrap:
             if self._running:
                 self._try(entry)
 
-    def reports(self) -> list[EntryReport]:
-        """Return how every entry stands, in the order added."""
-        return [EntryReport(entry.entry, entry.state) for entry in self._entries.values()]
+    def reports(self, entries: Iterable[HostPort] | None = None) -> list[EntryReport]:
+        """Return how these entries stand; without an argument all, in the order added."""
+        named = self._entries if entries is None else entries
+        return [EntryReport(e, self._entries[e].state) for e in named if e in self._entries]
 
     # --- one entry ---
 

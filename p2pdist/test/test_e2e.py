@@ -179,6 +179,12 @@ class ProcessTests(TestCase):
             lines = [line for line in errors.splitlines() if line]
             self.assertEqual(1, len(lines), errors)
             self.assertIn(text, lines[0])
+        _, errors, status = await command(
+            *("get", f"p2pdist:b3:{'ab' * 32}", "--listen", "127.0.0.1", "--port", str(port)),
+        )
+        self.assertEqual(4, status, errors)
+        self.assertIn(b"port is in use", errors)
+        self.assertNotIn(b"Traceback", errors)
 
     async def test_sigterm_ends_cleanly(self):
         """SIGTERM stops the node in order; then twistd, as always, dies of the signal itself."""

@@ -157,6 +157,20 @@ class ForegroundTests(TestCase):
         self.assertEqual(0, leech.disk.open_handles)
         self.assert_waiting(running)
 
+    def test_interrupt_while_it_ends(self):
+        """An interrupt during the last clean-up waits for it, and does not begin it again."""
+        made = content({"model.bin": 30 * PIECE})
+        world = lan()
+        leech = Station.at(world, "10.0.1.1")
+        ended = failures_of(foreground(leech, made, timeout_s=1.0).run())
+        leech.host.workers.delay = (2.0, 2.0)
+        world.run(1.1)
+        down = leech.host.reactor.fireSystemEvent("shutdown")
+        self.assert_waiting(down)
+        world.wait_for(down)
+        self.assertEqual([], leech.host.leaks())
+        self.assertEqual([NoPeersFound], [failure.type for failure in ended])
+
 
 class OptionTests(TestCase):
     """What the command line means."""

@@ -140,6 +140,34 @@ class ReportTests(TestCase):
         leech.stop()
         self.assertEqual([NodeStopped], [failure.type for failure in errors])
 
+    def test_stop_waits_for_the_files_of_a_check(self):
+        """Stopped while what is on disk is checked, it fires only when the files are closed."""
+        made = content({"model.bin": 40 * PIECE})
+        world = lan()
+        seed = Station.at(world, "10.0.0.2")
+        seed.store(made)
+        seed.host.workers.delay = (0.5, 0.5)
+        seed.run(pointing(made))
+        world.run(0.1)
+        world.wait_for(seed.session.stop())
+        self.assertEqual(2, seed.disk.open_handles, "the state directory and its lock")
+
+    def test_a_late_listener_learns_the_outcome_too(self):
+        """Whoever asks after the end gets the path or the error, as those who waited."""
+        made = one_file()
+        world = lan()
+        seed = Station.at(world, "10.0.0.2")
+        seed.store(made)
+        seed.run(pointing(made))
+        world.run_until(lambda: seed.session.stage is Stage.SEEDING)
+        self.assertEqual(f"{DATA}/file.bin", self.result_of(seed.session.complete))
+        self.assertEqual(f"{DATA}/file.bin", self.result_of(seed.session.complete))
+        leech = Station.at(world, "10.0.1.1")
+        session = leech.run(pointing(made)).contents.sessions[made.hash_key]
+        leech.stop()
+        self.error_of(session.complete, NodeStopped)
+        self.error_of(session.complete, NodeStopped)
+
     def test_progress_is_logged_in_tenths(self):
         """A large download logs every tenth of its way, with rate and peers."""
         made = content({"model.bin": 60 * PIECE})

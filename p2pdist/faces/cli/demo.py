@@ -13,12 +13,14 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 from attrs import define, field
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
@@ -145,10 +147,15 @@ class TwistdProcess(ProcessProtocol):
         self.transport.signalProcess("KILL")
 
     def stop(self) -> Deferred[None]:
-        """Ask it to stop; fires when it is gone."""
-        if self.transport is not None and not self.ended.called:
+        """Ask it to stop; fires when it is gone, at once if it never ran."""
+        gone: Deferred[None] = Deferred()
+        if self.transport is None:
+            gone.callback(None)
+            return gone
+        with suppress(ProcessExitedAlready):
             self.transport.signalProcess("TERM")
-        return self.ended
+        self.ended.addCallback(gone.callback)
+        return gone
 
 
 @define(eq=False)
@@ -177,6 +184,7 @@ class Demo:
 
         Fails with :class:`DemoFailed` or StorageError. In the end no process is left.
         """
+        self.machine.reactor.addSystemEventTrigger("before", "shutdown", self._stop)
         done = Deferred.fromCoroutine(self._run())
         done.addTimeout(
             DEADLINE_S,
@@ -189,8 +197,10 @@ class Demo:
         try:
             return await done
         finally:
-            stops = [process.stop() for process in self._processes]
-            await gatherResults(stops, consumeErrors=True)
+            await self._stop()
+
+    def _stop(self) -> Deferred[list[None]]:
+        return gatherResults([process.stop() for process in self._processes])
 
     def _process(self, name: str) -> TwistdProcess:
         process = TwistdProcess(name, self.folder / name)
@@ -280,7 +290,7 @@ def _describe(path: Path, port: int) -> Descriptor:
 
 
 @click.command()
-@click.option("--size", type=parse_size, default="256MiB", show_default=True, help="Of the file.")
+@click.option("--size", type=parse_size, metavar="SIZE", default="256MiB", show_default=True, help="Of the file.")
 @click.option(
     "--downloaders", type=click.IntRange(1, 32), default=4, show_default=True, help="How many."
 )

@@ -216,9 +216,8 @@ class Foreground:
             self._deadline = None
         return self._service.stopService()
 
-    def _interrupted(self) -> Deferred[None] | None:
+    def _interrupted(self) -> Deferred[None]:
         """The process is told to end: files are synced and closed before it does."""
-        if self._result is not None:
-            return None
-        self._result = Failure(CancelledError())
+        if self._result is None:
+            self._result = Failure(CancelledError())
         return self._stop()

@@ -213,13 +213,15 @@ def _tell(
     words: Output, target: Path, path: Path, descriptor: Descriptor, metadata: Metadata
 ) -> None:
     """Print what was made and what to type next."""
-    files = f" in {len(metadata.files):,} files" if metadata.is_folder else ""
+    count = len(metadata.files)
+    files = f" in {count:,} file{'' if count == 1 else 's'}" if metadata.is_folder else ""
     here = shlex.quote(str(target))
     port = f" --port {descriptor.nodes[0].port}" if descriptor.nodes else ""
     words.line(f"descriptor  {target}")
+    pieces = "1 piece" if metadata.count == 1 else f"{metadata.count:,} pieces"
     words.line(
         f"content     {metadata.name}: {format_bytes(metadata.length)}{files}, "
-        f"{metadata.count:,} pieces of {format_bytes(metadata.piece_length)}"
+        f"{pieces} of {format_bytes(metadata.piece_length)}"
     )
     words.line(f"hash_key    {format_hash_key(descriptor.hash_key)}")
     words.line(f"one line    {descriptor.to_uri()}")
