@@ -170,7 +170,8 @@ class NoPeersFound(P2PDistError):
         self.elapsed_s = elapsed_s
         detail = f" ({told})" if told else ""
         super().__init__(
-            f"no peer found in {elapsed_s:.0f} s: {asked} nodes asked, {answered} answered{detail}"
+            f"no peer found in {elapsed_s:.0f} s: {asked} node{'' if asked == 1 else 's'} asked, "
+            f"{answered} answered{detail}"
         )
 
 

@@ -7,11 +7,12 @@ back as if a stranger had written it. Tests: ``test_neighbours``.
 from __future__ import annotations
 
 import json
+from itertools import islice
 
 from attrs import field, frozen
 
 from p2pdist import limits
-from p2pdist.addresses import Address, HostPort, parse_host_port
+from p2pdist.addresses import Address, HostPort, canonical_ip, parse_host_port
 from p2pdist.ids import HashKey, format_hash_key, parse_hash_key
 
 
@@ -39,7 +40,9 @@ def encode(remembered: Remembered) -> bytes:
         data = json.dumps({"neighbours": neighbours, "peers": peers}, indent=1).encode()
         if len(data) <= limits.SAVED_FILE_BYTES:
             return data
-        peers.popitem()
+        # In proportion, not one by one: a thousand contents would be written out a thousand times.
+        keep = len(peers) * limits.SAVED_FILE_BYTES // len(data)
+        peers = dict(islice(peers.items(), keep))
 
 
 def decode(data: bytes) -> Remembered:
@@ -73,6 +76,6 @@ def _addresses(entries: object, top: int) -> tuple[HostPort, ...]:
                 parsed = parse_host_port(entry)
             except ValueError:
                 continue
-            if parsed.host.replace(".", "").isdigit() or ":" in parsed.host:
+            if canonical_ip(parsed.host) is not None:
                 found[parsed] = None
     return tuple(found)

@@ -66,6 +66,9 @@ class Ports:
                     return cls.bind(reactor, node, factory, port=port, listen=("0.0.0.0",))  # noqa: S104
                 if not left:
                     raise _explained(error) from error
+            except ConfigurationError:
+                ports._abandon(node)
+                raise
             else:
                 return ports
         raise AssertionError("unreachable")  # pragma: no cover

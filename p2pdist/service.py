@@ -25,7 +25,7 @@ from p2pdist.addresses import Address, HostPort
 from p2pdist.config import Config
 from p2pdist.content import Metadata
 from p2pdist.descriptor import Descriptor
-from p2pdist.errors import ConfigurationError, P2PDistError
+from p2pdist.errors import ConfigurationError, NodeStopped, P2PDistError
 from p2pdist.ids import HashKey, Topic, short
 from p2pdist.keys import PUBLIC_NETWORK, NodeKey
 from p2pdist.logs import new_logger
@@ -75,7 +75,6 @@ class NodeService(Service):
         )
         self.node.wrong_network.append(self.bootstrap.wrong_network)
         self.lan: LANDiscovery | None = None
-        self._logged: dict[HostPort, EntryState] = {}
 
     def begin(self, port: int, sessions: TransferService) -> None:
         """Go to work; ``port`` is the number that is bound."""
@@ -109,10 +108,7 @@ class NodeService(Service):
         self.node.stop()
 
     def _entry_changed(self, report: EntryReport) -> None:
-        """Log how a ``nodes`` entry stands, once for each new state."""
-        if self._logged.get(report.entry) is report.state:
-            return
-        self._logged[report.entry] = report.state
+        """Log how a ``nodes`` entry stands."""
         good = {EntryState.ANSWERED, EntryState.ASKED, EntryState.RESOLVING, EntryState.SELF}
         emit = self.log.info if report.state in good else self.log.warn
         emit("node {entry}: {state}", entry=str(report.entry), state=report.state.value)
@@ -301,9 +297,23 @@ class UpkeepService(Service):
 
     def _tick(self) -> None:
         self._ticks += 1
-        self._overlay.node.upkeep()
-        for session in list(self._contents.sessions.values()):
-            session.upkeep()
+        for upkeep in (
+            self._overlay.node.upkeep,
+            *(session.upkeep for session in self._contents.sessions.values()),
+            self._look_for_ourselves,
+        ):
+            self._guarded(upkeep)
+        if self._ticks % UPKEEPS_PER_SAVE == 0 and self._state is not None:
+            state, remembered = self._state, self.remember()
+            self._machine.workers.run(lambda: self._save(state, remembered))
+
+    def _guarded(self, upkeep: Callable[[], None]) -> None:
+        try:
+            upkeep()
+        except Exception:  # noqa: BLE001 -- a bug in one must not end the upkeep of all
+            self.log.failure("upkeep met a bug")
+
+    def _look_for_ourselves(self) -> None:
         elapsed = self._machine.reactor.seconds() - self._began
         if (
             self._find_self
@@ -313,10 +323,9 @@ class UpkeepService(Service):
             while self._find_self and elapsed >= self._find_self[0]:
                 self._find_self.pop(0)
             network = self._overlay.network
-            network.converge(network.node_id, limits.STORERS).addErrback(lambda _failure: None)
-        if self._ticks % UPKEEPS_PER_SAVE == 0 and self._state is not None:
-            state, remembered = self._state, self.remember()
-            self._machine.workers.run(lambda: self._save(state, remembered))
+            network.converge(network.node_id, limits.STORERS).addErrback(
+                lambda failure: failure.trap(NodeStopped) and None
+            )
 
     def _neighbour_found(self, address: Address) -> None:
         del address

@@ -402,9 +402,6 @@ class Session:
         """Every few seconds: search again while nothing comes in, log what is waited for."""
         now = self.network.clock.seconds()
         progress = self.transfer.progress()
-        if self.stage is Stage.SEEDING and progress.have_pieces < (progress.pieces or 0):
-            self._log.warn("{name}: files changed on disk; fetching again", name=self.name)
-            self._course.piece_lost()
         moving = progress.download_bytes_per_s > 0 or self.stage is not Stage.LEECHING
         if moving:
             self._stalled_at = None
@@ -453,11 +450,7 @@ class Session:
         if self.stage is Stage.CHECKING:
             return "the check of what is on disk"
         if self.stage is Stage.RESOLVING:
-            if told:
-                return f"an answer of a node: {told}"
-            if self.searches_lan:
-                return "a node on the local network"
-            return "a node to call: none is named, and the local network is not searched"
+            return f"an answer of a node: {told}" if told else self._lonely()
         if self.stage is Stage.FINDING:
             return f"a peer to appear: {told}" if told else "a peer to appear"
         if self.stage is Stage.JOINING:
@@ -465,6 +458,11 @@ class Session:
         if self.stage is Stage.LEECHING:
             return self.transfer.progress().waiting_for
         return ""
+
+    def _lonely(self) -> str:
+        if self.searches_lan:
+            return "a node on the local network"
+        return "a node to call: none is named, and the local network is not searched"
 
     def _naming(self) -> dict[str, str]:
         return {"name": self.name, "hash_key": format_hash_key(self.descriptor.hash_key)}

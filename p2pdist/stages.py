@@ -4,13 +4,14 @@
 
     checking --> resolving --> finding <--> joining
         |            `------------+------------|---> leeching --> seeding
-        |                         ^------------'        |  ^         |
-        `-----------------------------------------------+--'<--------'
+        |                         ^------------'---------'           ^
+        `------------------------------------------------------------'
     any --> failed, any --> stopped
 
 checking: what is on disk already is looked at. resolving: no node answered yet. finding: a lookup
 is under way or waits for its next try. joining: offered addresses are pinged and joined. leeching:
-at least one peer joined. seeding: every piece is here. failed: only the operator can go on.
+at least one peer joined. seeding: every piece is here. failed: only the operator can go on, also
+when somebody changed a complete file: it is theirs, and nothing is repaired under their hands.
 
 Tests: ``test_stages``; drawn into the documentation from the same table.
 """
@@ -62,9 +63,6 @@ class Course(Protocol):
     def completed(self) -> None:
         """Every piece is here, under the final name."""
 
-    def piece_lost(self) -> None:
-        """A file changed underneath: a piece is missing again."""
-
     def broke(self) -> None:
         """Something happened that only the operator can mend."""
 
@@ -98,7 +96,6 @@ MOVES: dict[tuple[Stage, str], Stage] = {
     (Stage.FINDING, "completed"): Stage.SEEDING,
     (Stage.JOINING, "completed"): Stage.SEEDING,
     (Stage.LEECHING, "completed"): Stage.SEEDING,
-    (Stage.SEEDING, "piece_lost"): Stage.LEECHING,
     **{(stage, "broke"): Stage.FAILED for stage in Stage if stage is not Stage.STOPPED},
     **{(stage, "ended"): Stage.STOPPED for stage in Stage},
 }
@@ -106,7 +103,7 @@ MOVES: dict[tuple[Stage, str], Stage] = {
 
 EVENTS = (
     *("looked", "way_in", "peer_offered", "peer_joined", "search_failed", "last_peer_left"),
-    *("completed", "piece_lost", "broke", "ended"),
+    *("completed", "broke", "ended"),
 )
 
 

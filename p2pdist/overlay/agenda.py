@@ -25,6 +25,7 @@ class Agenda:
     _kept: OrderedDict[bytes, Search] = field(init=False, factory=OrderedDict)
     _active: dict[bytes, Search] = field(init=False, factory=dict)
     _waiting: deque[Search] = field(init=False, factory=deque)
+    _filling: bool = field(init=False, default=False)
     _stopped: bool = field(init=False, default=False)
 
     def __iter__(self) -> Iterator[Search]:
@@ -39,20 +40,26 @@ class Agenda:
         self._kept[search.query] = search
         while len(self._kept) > SEARCHES_KEPT:
             self._kept.popitem(last=False)
-        if len(self._active) >= limits.LOOKUPS:
-            self._waiting.append(search)
-        else:
-            self._run(search)
+        self._waiting.append(search)
+        self._fill()
 
-    def _run(self, search: Search) -> None:
-        self._active[search.query] = search
-        search.start()
+    def _fill(self) -> None:
+        """Start whoever has a place now. A loop: a search may be over as it starts."""
+        if self._filling:
+            return
+        self._filling = True
+        try:
+            while self._waiting and len(self._active) < limits.LOOKUPS and not self._stopped:
+                search = self._waiting.popleft()
+                self._active[search.query] = search
+                search.start()
+        finally:
+            self._filling = False
 
     def ended(self, search: Search) -> None:
         """Note that a search is over; the next waiting one starts."""
-        running = self._active.pop(search.query, None) is not None
-        if running and self._waiting and not self._stopped:
-            self._run(self._waiting.popleft())
+        self._active.pop(search.query, None)
+        self._fill()
 
     def forget(self, search: Search) -> None:
         """Drop a search, also one that runs or waits; its late offers interest nobody."""

@@ -332,8 +332,9 @@ class Membership:
 
     def _eb_dead(self, failure: Failure, address: Address) -> None:
         failure.trap(RPCError, NodeStopped)
-        self._log.debug("{peer} does not answer and is dropped", peer=str(address))
-        self.network.peers.remove(self.topic, address)
+        if failure.check(RequestTimedOut):
+            self._log.debug("{peer} does not answer and is dropped", peer=str(address))
+            self.network.peers.remove(self.topic, address)
         self._tried(address)
 
     def _join(self, address: Address, node_id: NodeID) -> None:

@@ -173,6 +173,8 @@ class Convergence:
         self._step()
 
     def _ask(self, entry: NodeEntry) -> None:
+        if self._over:
+            return  # ``visit`` or a call that failed at once stopped it
         called = self.network.rpc.call(
             entry.address,
             Find(node_id=self.network.node_id, target=self.target),

@@ -85,11 +85,17 @@ class FileFacts:
 
 
 class NotAFile(OSError):
-    """Something that is no regular file stands where a file is expected."""
+    """Something that is no regular file stands where a file is expected.
 
-    def __init__(self, kind: Kind) -> None:
+    Attributes:
+        kind: what stands there.
+        below: names that lead there from the path the caller knows.
+    """
+
+    def __init__(self, kind: Kind, below: tuple[str, ...] = ()) -> None:
         super().__init__(errno.EINVAL, f"is {kind.value}")
         self.kind = kind
+        self.below = below
 
 
 class IDisk(Interface):
@@ -187,7 +193,13 @@ def storage_error(error: OSError, path: str) -> StorageError:
     if error.errno in NO_SPACE:
         return DiskFull(f"{path}: {os.strerror(error.errno or errno.ENOSPC)}")
     if isinstance(error, NotAFile):
-        return StorageError(f"{path} is {error.kind.value}; a regular file is expected there")
+        where = "/".join((path, *error.below))
+        hint = ""
+        if error.kind is Kind.SYMLINK:
+            hint = " (p2pdist seed --path follows links to files)"
+        return StorageError(
+            f"{where} is {error.kind.value}; a regular file is expected there{hint}"
+        )
     if error.errno == errno.ELOOP:
         return StorageError(f"{path} is a symbolic link, which is not followed for safety")
     if error.errno in {errno.EACCES, errno.EPERM}:

@@ -309,7 +309,9 @@ def _walk(disk: IDisk, folder: int, path: tuple[str, ...], follow: bool) -> list
     for name in disk.names(folder):
         facts = disk.facts_at(folder, name)
         if facts is not None and follow and facts.kind is Kind.SYMLINK:
-            facts = disk.facts_at(folder, name, follow=True)
+            aim = disk.facts_at(folder, name, follow=True)
+            if aim is None or aim.kind is not Kind.DIRECTORY:  # that stays a link, and is refused
+                facts = aim
         if facts is None:
             continue
         if len(found) > limits.FILES_MAX:
@@ -324,5 +326,5 @@ def _walk(disk: IDisk, folder: int, path: tuple[str, ...], follow: bool) -> list
             finally:
                 disk.close(handle)
         else:
-            raise NotAFile(facts.kind)
+            raise NotAFile(facts.kind, inner[1:])
     return found

@@ -195,7 +195,7 @@ class Transfer:
 
     def _waiting_for(self, download_bytes_per_s: float) -> str:
         peers = len(self._roster.members)
-        text = self._trouble or self._paused
+        text = self._trouble or (self._paused and f"disk space: {self._paused}")
         if text or self._exchange is None:
             return text or self._waiting_to_begin(peers)
         if self.is_complete():

@@ -61,6 +61,13 @@ class MainTests(TestCase):
                 self.assertEqual(2, code, (command, what))
                 self.assertEqual(1, errors.count("\n"), errors)
 
+    def test_bad_timeouts(self):
+        """A ``--timeout`` that is no span of time is a usage error."""
+        for text in ("nan", "0", "-1", "soon"):
+            code, _, errors = run("get", LINK, "--listen", "lo", "--timeout", text)
+            self.assertEqual(2, code, text)
+            self.assertIn("--timeout", errors)
+
     def test_bad_listen_address(self):
         """A bad ``--listen`` is a configuration error."""
         code, _, errors = run("get", LINK, "--listen", "lo")

@@ -39,6 +39,13 @@ class MakeTests(TestCase):
         """Run the command."""
         return CliRunner().invoke(make, arguments)
 
+    def test_one_is_not_many(self):
+        """One piece and one file are counted in words that fit."""
+        Path("data/two").unlink()
+        output = self.make("data").stdout
+        self.assertIn("data: 1 B in 1 file, 1 piece of 64.0 KiB", output)
+        self.assertIn("2 pieces of 64.0 KiB", self.make("a b.iso").stdout)
+
     def made(self, *arguments: str, at: str) -> Descriptor:
         """Run the command, which must succeed, and return the descriptor it wrote."""
         result = self.make(*arguments)

@@ -175,6 +175,24 @@ class ProgressTests(TestCase):
             result.stderr.splitlines(),
         )
 
+    def test_line_tells_of_now(self):
+        """The speed is that since the last line, and 100 % is only what is whole."""
+        clock = [0.0]
+        total = 4000 * limits.MIB
+
+        def work() -> None:
+            with Output(now=lambda: clock[0]).progress("getting") as meter:
+                for done in (3000 * limits.MIB, 3010 * limits.MIB, 0, total - 1, total - 1, total):
+                    clock[0] += limits.PROGRESS_LINE_S
+                    meter.update(done, total)
+
+        lines = run(work).stderr.splitlines()
+        self.assertEqual("getting: 75% of 3.9 GiB, 2.0 MiB/s, 8 min 15 s left", lines[1])
+        self.assertEqual("getting: 0% of 3.9 GiB, 0 B/s", lines[2])
+        self.assertTrue(lines[3].startswith("getting: 99% of"), lines[3])
+        self.assertEqual("getting: 99% of 3.9 GiB, 0 B/s", lines[4])
+        self.assertTrue(lines[5].startswith("getting: 100% of"), lines[5])
+
     def test_plain_lines_without_total(self):
         """A total that is not known yet, and no progress at all, are no trouble."""
         clock = [0.0]

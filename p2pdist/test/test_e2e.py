@@ -21,7 +21,7 @@ from twisted.trial.unittest import TestCase
 
 import p2pdist
 from p2pdist import limits
-from p2pdist.faces.cli.demo import Demo, TwistdProcess
+from p2pdist.faces.cli.demo import Demo, DemoFailed, TwistdProcess
 from p2pdist.machine import real_machine
 
 ROOT = str(Path(p2pdist.__file__).parents[1])
@@ -195,6 +195,21 @@ class ProcessTests(TestCase):
         log = (self.folder / "running.log").read_text()
         self.assertIn("Server Shut Down", log)
         self.assertNotIn("Traceback", log)
+
+    async def test_demo_with_a_process_that_dies(self):
+        """When a downloader is killed, the demo says which one, and names its log."""
+        shown: list[list[tuple[str, int]]] = []
+        demo = Demo(real_machine(reactor), self.folder, 30_000_000, 2, lambda _: None, shown.append)
+
+        def show(rows: list[tuple[str, int]]) -> None:
+            if not shown:
+                demo._processes[-1].kill()
+            shown.append(rows)
+
+        demo.show = show
+        with self.assertRaises(DemoFailed) as caught:
+            await demo.run()
+        self.assertIn("downloader-2 ended too soon; see ", str(caught.exception))
 
     async def test_demo(self):
         """The demo distributes a file among real processes and compares every copy."""

@@ -70,6 +70,17 @@ class MeetingTests(TestCase):
         took = world.run_until(lambda: len(storer.heard(GetPeers)) > asked, timeout=5)
         self.assertLess(abs(took - AGAIN_S), AGAIN_S * limits.RTO_JITTER + 0.01)
 
+    def test_our_own_limits_are_no_silence(self) -> None:
+        """A peer that could not be pinged for want of calls stays known."""
+        world, (a, b) = lan(count=2)
+        node = OverlayNode.on(a)
+        member, _ = node.join()
+        address = Address(b.addresses[0], 7667)
+        node.network.peers.put(TOPIC, NodeID(b"p" * 20), address, Status.SEED, 1, world.now)
+        self.patch(limits, "CALLS_OUTSTANDING", 0)
+        member.candidate(address)
+        self.assertTrue(node.network.peers.knows(TOPIC, address))
+
     def test_status_and_farewell_propagate(self) -> None:
         """Joined peers see leech, seed and left, storers forget who left."""
         world, (b, x, y) = lan(count=3)

@@ -339,6 +339,13 @@ class AgendaTests(SearchCase):
         self.world.run(limits.LOOKUP_S + 1)
         self.assertEqual(limits.LOOKUPS, len(self.over))
 
+    def test_searches_that_end_as_they_start(self) -> None:
+        """Any number of waiting searches whose peers came meanwhile end one after the other."""
+        for search in self.many(limits.LOOKUPS + 500)[limits.LOOKUPS :]:
+            search.joined()
+        self.world.run(limits.LOOKUP_S)
+        self.assertEqual(limits.LOOKUPS + 500, len(self.over))
+
     def test_kept_searches_are_bounded(self) -> None:
         """Searches nobody forgets do not pile up."""
         first = self.begin()

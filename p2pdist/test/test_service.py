@@ -16,7 +16,9 @@ from p2pdist.errors import AlreadyRunning, ConfigurationError
 from p2pdist.ids import HashKey
 from p2pdist.neighbours import decode
 from p2pdist.overlay.bootstrap import EntryState
+from p2pdist.overlay.node import Node
 from p2pdist.service import P2PDistService
+from p2pdist.session import Session
 from p2pdist.stages import Stage
 from p2pdist.test.servicesworld import Station, pointing
 from p2pdist.test.storehouse import DATA, PIECE, STATE, content, one_file
@@ -84,6 +86,7 @@ class HierarchyTests(TestCase):
         began = world.now
         world.wait_for(service.stopService())
         self.assertLess(world.now - began, limits.STOP_S + 1)
+        world.run(5000)  # the disk answers after all, and nobody minds
 
     def test_same_content_twice_is_one_session(self):
         """A second descriptor of the same content only adds its nodes."""
@@ -138,6 +141,29 @@ class HierarchyTests(TestCase):
             self.assertTrue(any(expected in text for text in texts), expected)
 
 
+class UpkeepTests(TestCase):
+    """What is done every few seconds."""
+
+    def test_a_bug_in_one_session_stops_nothing_else(self):
+        """An error in one content's upkeep is logged; everything else is kept up."""
+        station = Station.at(lan(), "10.0.0.1")
+        station.run(pointing(one_file()), state_dir=None)
+
+        def broken(_session: Session) -> None:
+            raise ZeroDivisionError("a bug")
+
+        self.patch(Session, "upkeep", broken)
+        ticks: list[Node] = []
+
+        def tick(node: Node) -> None:
+            ticks.append(node)
+
+        self.patch(Node, "upkeep", tick)
+        station.host.world.run(3 * limits.UPKEEP_EVERY_S + 1)
+        self.assertEqual(3, len(ticks))
+        self.assertEqual(3, len(self.flushLoggedErrors(ZeroDivisionError)))
+
+
 class PortTests(TestCase):
     """UDP and TCP under one number."""
 
@@ -174,6 +200,17 @@ class PortTests(TestCase):
         service = P2PDistService(Config(listen=("10.9.9.9",), lan=False), station.machine)
         error = self.assertRaises(ConfigurationError, service.bind)
         self.assertIn("no such address", str(error))
+
+    def test_too_many_addresses(self):
+        """More than ``limits.SOCKETS`` addresses are refused, and nothing stays open."""
+        self.patch(limits, "SOCKETS", 1)
+        station = Station.at(lan(), "10.0.0.1", "10.0.0.2")
+        service = P2PDistService(
+            Config(listen=("10.0.0.1", "10.0.0.2"), lan=False), station.machine
+        )
+        self.assertRaises(ConfigurationError, service.bind)
+        station.host.world.run(1)
+        self.assertEqual([], [*station.host.udp, *station.host.tcp])
 
     def test_several_addresses(self):
         """``--listen`` may name several addresses; each gets both sockets."""

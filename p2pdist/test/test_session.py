@@ -70,15 +70,22 @@ class StageTests(TestCase):
         self.assertIn(leech.session.stage, {Stage.FINDING, Stage.JOINING})
         self.assertIn("a peer", leech.session.status().waiting_for)
 
-    def test_changed_file_is_fetched_again(self):
-        """A seed whose file is damaged on disk notices, withdraws the piece and fetches it anew."""
+    def test_changed_file_is_for_the_operator(self):
+        """A seed whose file was changed says so and fails; others get the piece elsewhere."""
         made = content({"model.bin": 8 * PIECE})
         world = lan()
-        bootstrap, seed, (leech,) = swarm(world, made, 1)
-        world.run_until(lambda: leech.session.stage is Stage.SEEDING)
-        seed.disk.flip(f"{DATA}/model.bin", 3 * PIECE + 5)
-        other = Station.at(world, "10.0.1.2")
+        bootstrap, seed, _ = swarm(world, made, 0)
+        world.run_until(lambda: seed.session.stage is Stage.SEEDING)
+        path = f"{DATA}/model.bin"
+        good = seed.disk.get(path)
+        seed.disk.put(path, good[: 3 * PIECE] + b"?" + good[3 * PIECE + 1 :])
+        other = Station.at(world, "10.0.1.1")
         other.run(pointing(made, bootstrap))
+        world.run_until(lambda: seed.session.stage is Stage.FAILED)
+        self.assertIn(f"{path} was changed after completion", seed.session.status().error)
+        third = Station.at(world, "10.0.1.2")
+        third.store(made)
+        third.run(pointing(made, bootstrap))
         world.run_until(lambda: other.holds(made), timeout=60)
 
 
@@ -98,11 +105,26 @@ class ReportTests(TestCase):
         self.assertIn("10.0.0.77:7667 no answer", session.status().waiting_for)
 
     def test_without_nodes(self):
-        """Without any node the local network is all there is to wait for."""
-        leech = Station.at(lan(), "10.0.1.1")
-        leech.run(pointing(one_file()))
-        leech.host.world.run(3)
-        self.assertIn("local network", leech.session.status().waiting_for)
+        """Without any node the local network is all there is to wait for, if it is searched."""
+        for searches, listen, told in (
+            (True, (), "a node on the local network"),
+            (False, (), "the local network is not searched"),
+            (True, ("0.0.0.0",), "the local network is not searched"),
+        ):
+            leech = Station.at(lan(), "10.0.1.1")
+            leech.run(pointing(one_file()), lan=searches, listen=listen)
+            leech.host.world.run(3)
+            self.assertIn(told, leech.session.status().waiting_for)
+
+    def test_nodes_of_options_are_reported(self):
+        """How the nodes of ``--node`` stand is told like that of the descriptor's."""
+        world = lan()
+        bootstrap = Station.at(world, "10.0.0.1")
+        leech = Station.at(world, "10.0.1.1")
+        leech.run(pointing(one_file()), nodes=(bootstrap,))
+        world.run(8)
+        self.assertIn("10.0.0.1:7667 no answer", leech.session.status().waiting_for)
+        self.assertEqual(1, len(leech.session.status().nodes))
 
     def test_wait_is_logged_once(self):
         """After ten seconds the log says what is waited for; not again while that is the same."""

@@ -60,11 +60,6 @@ class StageTests(TestCase):
             ),
         )
 
-    def test_lost_piece(self):
-        """A seed whose file changed underneath is a leech again."""
-        stages = self.run_through("completed", "last_peer_left", "piece_lost", "completed")
-        self.assertEqual([Stage.SEEDING, Stage.LEECHING, Stage.SEEDING], stages)
-
     def test_failed_until_the_operator_acts(self):
         """After a failure only stopping is left; after stopping, nothing."""
         self.assertEqual([Stage.FAILED], self.run_through("broke", *EVENTS[:-1]))

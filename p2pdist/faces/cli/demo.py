@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 from attrs import define, field
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
@@ -232,10 +232,14 @@ class Demo:
         for process in downloaders:
             process.start(self.machine.reactor, "--descriptor", str(descriptor))
         waiting = gatherResults([process.complete for process in downloaders], consumeErrors=True)
-        while not waiting.called:
+        outcome: list[list[None] | Failure] = []
+        waiting.addBoth(outcome.append)
+        while not outcome:
             self.show([(process.name, process.percent) for process in downloaders])
             await self._pause(waiting)
-        await waiting
+        if isinstance(outcome[0], Failure):
+            outcome[0].trap(FirstError)
+            raise outcome[0].value.subFailure.value  # type: ignore[union-attr]
         seconds: float = self.machine.reactor.seconds() - started
         self.show([(process.name, process.percent) for process in downloaders])
         for process in downloaders:
@@ -248,7 +252,7 @@ class Demo:
             self.say(f"{process.name}: its copy equals the original")
         return seconds
 
-    def _pause(self, waiting: Deferred[list[None]]) -> Deferred[None]:
+    def _pause(self, waiting: Deferred[Any]) -> Deferred[None]:
         """Wait half a second, or until the downloads are over."""
         pause: Deferred[None] = Deferred()
         timer = self.machine.reactor.callLater(limits.PROGRESS_EVERY_S / 2, pause.callback, None)
@@ -290,7 +294,14 @@ def _describe(path: Path, port: int) -> Descriptor:
 
 
 @click.command()
-@click.option("--size", type=parse_size, metavar="SIZE", default="256MiB", show_default=True, help="Of the file.")
+@click.option(
+    "--size",
+    type=parse_size,
+    metavar="SIZE",
+    default="256MiB",
+    show_default=True,
+    help="Of the file.",
+)
 @click.option(
     "--downloaders", type=click.IntRange(1, 32), default=4, show_default=True, help="How many."
 )
@@ -320,6 +331,9 @@ def demo(*, size: int, downloaders: int, directory: str | None, as_json: bool) -
         except KeyboardInterrupt:
             output.note("stopped")
             raise click.exceptions.Exit(1) from None
+        except DemoFailed:
+            directory = str(folder)  # the message names a log there
+            raise
         finally:
             if directory is None:
                 shutil.rmtree(folder, ignore_errors=True)

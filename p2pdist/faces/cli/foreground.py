@@ -23,7 +23,7 @@ from p2pdist.config import Config, parse_listen
 from p2pdist.descriptor import Descriptor, DescriptorParser
 from p2pdist.errors import NoPeersFound, P2PDistError
 from p2pdist.faces.cli.make import parse_node
-from p2pdist.faces.cli.output import Meter, format_duration
+from p2pdist.faces.cli.output import Meter
 from p2pdist.machine import Machine
 from p2pdist.overlay.bootstrap import ANSWERED
 from p2pdist.service import P2PDistService
@@ -167,8 +167,6 @@ class Foreground:
             return
         progress = status.progress
         note = f"{progress.peers} peer{'' if progress.peers == 1 else 's'}"
-        if progress.eta_s is not None and progress.eta_s > 0:
-            note += f", {format_duration(progress.eta_s)} to go"
         if status.waiting_for:
             note += f", waiting for {status.waiting_for}"
         self.meter.update(progress.have_bytes, progress.length or 0, note)

@@ -5,6 +5,7 @@ Tests: ``test_foreground``, ``test_e2e``.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import click
@@ -21,12 +22,52 @@ from p2pdist.machine import Machine
 from p2pdist.session import SessionStatus
 
 
+def check_timeout(_context: click.Context, _option: click.Parameter, value: float | None) -> Any:
+    """Return the seconds of ``--timeout``.
+
+    Raises:
+        click.BadParameter: they are no number; no range refuses that.
+    """
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("expected a number of seconds")
+    return value
+
+
+def report(output: Output, status: SessionStatus, seconds: float) -> None:
+    """Print that the content is complete: where, how much, how fast."""
+    progress = status.progress
+    output.line(
+        f"{status.path}: {format_bytes(progress.length or 0)}, complete and verified "
+        f"after {format_duration(seconds)}"
+    )
+    output.result(
+        {
+            "path": status.path,
+            "hash_key": status.hash_key,
+            "length": progress.length,
+            "downloaded_bytes": progress.downloaded_bytes,
+            "uploaded_bytes": progress.uploaded_bytes,
+            "seconds": round(seconds, 3),
+        }
+    )
+
+
 @click.command()
 @click.argument("what", metavar="FILE.desc|p2pdist:LINK")
 @node_options
 @click.option("--seed", "stay", is_flag=True, help="Go on seeding when complete.")
-@click.option("--timeout", type=click.FloatRange(min=0.1), help="Give up after so many seconds.")
-@click.option("--replace", is_flag=True, help="Replace an existing file that differs.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.1),
+    callback=check_timeout,
+    metavar="SECONDS",
+    help="Give up after so long.",
+)
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Replace an existing file that differs; a folder is kept beside it as NAME.before-HASH8.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @reports_errors
 def get(
@@ -48,26 +89,8 @@ def get(
     config = make_config(**node)
     started = output.now()
 
-    def report(status: SessionStatus) -> None:
-        seconds = output.now() - started
-        progress = status.progress
-        output.line(
-            f"{status.path}: {format_bytes(progress.length or 0)}, complete and verified "
-            f"after {format_duration(seconds)}"
-        )
-        output.result(
-            {
-                "path": status.path,
-                "hash_key": status.hash_key,
-                "length": progress.length,
-                "downloaded_bytes": progress.downloaded_bytes,
-                "uploaded_bytes": progress.uploaded_bytes,
-                "seconds": round(seconds, 3),
-            }
-        )
-
     def seeding(status: SessionStatus, port: int) -> None:
-        report(status)
+        report(output, status, output.now() - started)
         output.note(f"seeding on port {port}; interrupt to stop")
 
     with output.progress(descriptor.name or "download") as meter:
@@ -87,4 +110,4 @@ def get(
         except KeyboardInterrupt:
             output.note("stopped; the same command goes on where it was")
             raise click.exceptions.Exit(0 if stay else 1) from None
-    report(status)
+    report(output, status, output.now() - started)

@@ -166,25 +166,27 @@ class _PlainMeter:
     label: str
     write: Callable[[str], None]
     now: Callable[[], float]
-    _started: float = field(init=False)
     _written: float = field(init=False)
+    _base: int = field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
-        self._started = self._written = self.now()
+        self._written = self.now()
 
     def update(self, done: int, total: int, note: str = "") -> None:
         now = self.now()
-        if now - self._written < limits.PROGRESS_LINE_S:
+        self._base = min(self._base, done)  # less than before: other work has begun
+        elapsed = now - self._written
+        if elapsed < limits.PROGRESS_LINE_S:
             return
-        self._written = now
-        rate = done / (now - self._started)
+        rate = (done - self._base) / elapsed  # since the last line: what was there is no speed
+        self._written, self._base = now, done
         words = [
-            f"{self.label}: {done / total:.0%} of {format_bytes(total)}"
+            f"{self.label}: {done * 100 // total}% of {format_bytes(total)}"
             if total
             else f"{self.label}: {format_bytes(done)}",
             format_rate(rate),
         ]
-        if 0 < done < total:
+        if rate > 0 and done < total:
             words.append(f"{format_duration((total - done) / rate)} left")
         if note:
             words.append(note)
@@ -195,30 +197,31 @@ class _PlainMeter:
 def _bar(label: str) -> Iterator[Meter]:
     """Show a bar of rich, which is imported only here: it takes longer to load than most work."""
     from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
+
+    def words(template: str, column: Column) -> TextColumn:
+        return TextColumn(template, markup=False, table_column=column)
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[note]}", markup=False),
+        words("{task.description}", Column(no_wrap=True, max_width=32)),
+        BarColumn(bar_width=16, table_column=Column(min_width=4)),
+        words("{task.fields[size]}", Column(no_wrap=True)),
+        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+        words("{task.fields[note]}", Column(no_wrap=True, ratio=1)),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(escape(printable(label)), total=None, note="")
+    with Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
+        task = bar.add_task(printable(label), total=None, note="", size="")
 
         class Bar:
             def update(self, done: int, total: int, note: str = "") -> None:
-                bar.update(task, completed=done, total=total or None, note=printable(note))
+                speed = bar.tasks[0].speed
+                size = f"{done * 100 // total}% of {format_bytes(total)}" if total else ""
+                if speed:
+                    size += f", {format_rate(speed)}"
+                bar.update(
+                    task, completed=done, total=total or None, size=size, note=printable(note)
+                )
 
         yield Bar()
 
