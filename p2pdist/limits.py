@@ -197,6 +197,7 @@ LAN_GROUP: Final = "239.192.76.67"
 LAN_PORT: Final = 7668
 """Not DEFAULT_PORT: every node of a machine shares this one."""
 LAN_FIRST_S: Final = (0.0, 1.0, 4.0)
+LAN_SOON_S: Final = 0.5
 LAN_EVERY_S: Final = 300.0
 LAN_ANSWER_S: Final = 0.2
 LAN_PER_SOURCE_S: Final = 60.0

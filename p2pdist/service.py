@@ -14,18 +14,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from p2pdist import limits, neighbours
-from p2pdist.addresses import Address, HostPort
+from p2pdist.addresses import Address
 from p2pdist.config import Config
 from p2pdist.content import Metadata
 from p2pdist.descriptor import Descriptor
-from p2pdist.errors import ConfigurationError, NodeStopped, P2PDistError
+from p2pdist.errors import ConfigurationError
 from p2pdist.ids import HashKey, Topic, short
 from p2pdist.keys import PUBLIC_NETWORK, NodeKey
 from p2pdist.logs import new_logger
@@ -44,10 +44,10 @@ from p2pdist.swarm.admission import Admission
 from p2pdist.swarm.assembly import AssemblyBudget
 from p2pdist.swarm.listener import PeerListener
 from p2pdist.swarm.transfer import Transfer, TransferEvents
+from p2pdist.upkeep import UpkeepService
 
-UPKEEPS_PER_SAVE = round(limits.SAVE_EVERY_S / limits.UPKEEP_EVERY_S)
-FIND_SELF_S = (0.5, 60.0, 240.0, 900.0)
-"""When the node looks for its own id, which fills its nearest buckets."""
+ANY = frozenset({"0.0.0.0", "::"})  # noqa: S104 -- compared, not bound
+"""Addresses that stand for all of this machine's."""
 
 
 class NodeService(Service):
@@ -98,6 +98,11 @@ class NodeService(Service):
                 sessions.lan_peer,
             )
             self.lan.start()
+
+    def content_added(self) -> None:
+        """Tell the local network of a further content."""
+        if self.lan is not None:
+            self.lan.hail_soon()
 
     def stopService(self) -> None:
         """Stop everything of the overlay; sockets belong to ``Ports``."""
@@ -190,6 +195,7 @@ class TransferService(Service):
             self.remembered.peers.get(descriptor.hash_key, ()),
             seed_only=seed_only,
             searches_lan=self.config.searches_lan,
+            member=self.overlay.content_added,
         )
         session.merge_nodes(self.config.nodes)
         self.sessions[descriptor.hash_key] = session
@@ -251,108 +257,6 @@ class TransferService(Service):
         return gatherResults(stopping, consumeErrors=True).addCallback(lambda _: None)
 
 
-class UpkeepService(Service):
-    """The things done every few seconds, and what is saved for the next run.
-
-    Args:
-        machine: seams.
-        overlay: whose tables are kept.
-        contents: whose sessions are kept.
-        state: where neighbours are saved, or ``None``.
-    """
-
-    log = new_logger()
-
-    def __init__(
-        self,
-        machine: Machine,
-        overlay: NodeService,
-        contents: TransferService,
-        state: StateDirectory | None,
-    ) -> None:
-        self._machine = machine
-        self._overlay = overlay
-        self._contents = contents
-        self._state = state
-        self._loop = LoopingCall(self._tick)
-        self._loop.clock = machine.reactor
-        self._ticks = 0
-        self._find_self = list(FIND_SELF_S)
-        self._began = 0.0
-
-    def startService(self) -> None:
-        """Begin to tick."""
-        super().startService()
-        self._began = self._machine.reactor.seconds()
-        self._overlay.network.neighbour_found.append(self._neighbour_found)
-        self._loop.start(limits.UPKEEP_EVERY_S, now=False)
-
-    def stopService(self) -> None:
-        """Stop ticking, and save once more."""
-        super().stopService()
-        if self._loop.running:
-            self._loop.stop()
-        if self._state is not None:
-            self._save(self._state, self.remember())
-
-    def _tick(self) -> None:
-        self._ticks += 1
-        for upkeep in (
-            self._overlay.node.upkeep,
-            *(session.upkeep for session in self._contents.sessions.values()),
-            self._look_for_ourselves,
-        ):
-            self._guarded(upkeep)
-        if self._ticks % UPKEEPS_PER_SAVE == 0 and self._state is not None:
-            state, remembered = self._state, self.remember()
-            self._machine.workers.run(lambda: self._save(state, remembered))
-
-    def _guarded(self, upkeep: Callable[[], None]) -> None:
-        try:
-            upkeep()
-        except Exception:  # noqa: BLE001 -- a bug in one must not end the upkeep of all
-            self.log.failure("upkeep met a bug")
-
-    def _look_for_ourselves(self) -> None:
-        elapsed = self._machine.reactor.seconds() - self._began
-        if (
-            self._find_self
-            and elapsed >= self._find_self[0]
-            and len(self._overlay.network.neighbours)
-        ):
-            while self._find_self and elapsed >= self._find_self[0]:
-                self._find_self.pop(0)
-            network = self._overlay.network
-            network.converge(network.node_id, limits.STORERS).addErrback(
-                lambda failure: failure.trap(NodeStopped) and None
-            )
-
-    def _neighbour_found(self, address: Address) -> None:
-        del address
-        for session in self._contents.sessions.values():
-            session.way_in()
-
-    def remember(self) -> Remembered:
-        """Return what is worth knowing in the next run."""
-        found = [entry for entry in self._overlay.network.neighbours if not entry.suspect]
-        found.sort(key=lambda entry: -entry.seen_at)
-        return Remembered(
-            tuple(HostPort(*entry.address) for entry in found[: limits.SAVED_NEIGHBOURS]),
-            {key: session.joined_addresses() for key, session in self._contents.sessions.items()},
-        )
-
-    def _save(self, state: StateDirectory, remembered: Remembered) -> None:
-        if not remembered.neighbours:
-            return  # an evening alone must not erase what is known
-        try:
-            state.save_neighbours(neighbours.encode(remembered))
-        except P2PDistError as error:
-            self.log.warn("neighbours are not saved: {reason}", reason=str(error))
-
-
-ANY = frozenset({"0.0.0.0", "::"})  # noqa: S104 -- compared, not bound
-
-
 class P2PDistService(MultiService):
     """One node with any number of contents.
 
@@ -390,7 +294,9 @@ class P2PDistService(MultiService):
         self.contents = TransferService(config, machine, key, self.overlay)
         self.contents.remembered = remembered
         self.overlay.bootstrap.add(remembered.neighbours)
-        self.upkeep = UpkeepService(machine, self.overlay, self.contents, self._state)
+        self.upkeep = UpkeepService(
+            machine, self.overlay.node, self.overlay.network, self.contents.sessions, self._state
+        )
         for service in (self.overlay, self.contents, self.upkeep):
             service.setServiceParent(self)
 
@@ -460,7 +366,9 @@ class P2PDistService(MultiService):
     async def _stop(self) -> None:
         """Sessions first, while the overlay can still say goodbye; then overlay, ports, lock."""
         self.upkeep.stopService()
-        if not await self._within(limits.STOP_S, self.contents.stopService()):
+        work = [self.upkeep.save(), self.contents.stopService()]
+        in_time = await self._within(limits.STOP_S, gatherResults(work, consumeErrors=True))
+        if not in_time:
             self.log.warn(
                 "files are not closed after {seconds} s; what was not synced is fetched again",
                 seconds=limits.STOP_S,
@@ -470,11 +378,11 @@ class P2PDistService(MultiService):
         if self._ports is not None:
             await self._ports.close()
             self._ports = None
-        if self._state is not None:
-            self._state.close()
+        if self._state is not None and in_time:
+            self._state.close()  # else a late worker may still use it; it ends with the process
             self._state = None
 
-    def _within(self, seconds: float, work: Deferred[None]) -> Deferred[bool]:
+    def _within(self, seconds: float, work: Deferred[Any]) -> Deferred[bool]:
         """Fire with whether ``work`` ended within so many seconds; it is not cancelled."""
         over: Deferred[bool] = Deferred()
         timer = self._machine.reactor.callLater(seconds, over.callback, False)

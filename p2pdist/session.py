@@ -81,6 +81,7 @@ class Session:
         known_peers: peers of an earlier run.
         seed_only: fail instead of fetching what is not there.
         searches_lan: whether nodes may turn up on the local network.
+        member: called once the node is a member of the content's swarm.
     """
 
     descriptor: Descriptor
@@ -91,6 +92,7 @@ class Session:
     known_peers: tuple[Address, ...] = ()
     seed_only: bool = False
     searches_lan: bool = True
+    member: Callable[[], None] = lambda: None
     transfer: Transfer = field(init=False)
     membership: Membership = field(init=False)
     stage: Stage = field(init=False, default=Stage.CHECKING)
@@ -179,6 +181,7 @@ class Session:
             return
         self.transfer.start(store)
         self.membership.start(self.known_peers)
+        self.member()
         if store is not None and store.complete and store.published:
             self._log.info("{name} is complete at {path}", name=self.name, path=store.path)
             self.completed()
@@ -381,9 +384,10 @@ class Session:
             self.membership.set_status(Status.SEED)
 
     def _broke(self, error: BaseException) -> None:
-        self._error = str(error) or type(error).__name__
+        known, self._error = self._error, str(error) or type(error).__name__
+        if not known:  # what still serves may break again and again; the first time says it all
+            self._log.error("{name}: {reason}", name=self.name, reason=self._error)
         self._course.broke()
-        self._log.error("{name}: {reason}", name=self.name, reason=self._error)
         self._decide(Failure(error))
 
     def _eb_broken(self, failure: Failure) -> None:

@@ -246,7 +246,9 @@ class Bootstrap:
         self._mark(address, EntryState.NO_PEERS)
 
     def _has_peers(self, address: Address) -> None:
-        self._mark(address, EntryState.ANSWERED)
+        for entry in self._entries.values():
+            if address in entry.addresses and entry.state is EntryState.NO_PEERS:
+                self._set(entry, EntryState.ANSWERED)
 
     def _mark(self, address: Address, state: EntryState) -> None:
         for entry in self._entries.values():

@@ -156,10 +156,11 @@ class LANDiscovery:
         self._socket.hail(self.network.envelope.seal(encode(message)))
 
     def hail_soon(self) -> None:
-        """Hail again as at the start: a content was added."""
+        """Hail again as at the start: a content was added. Many at once share one hail."""
         if self._timer is not None:
             self._hails = 0
-            self._timer.reset(0)
+            if self._timer.getTime() - self.reactor.seconds() > limits.LAN_SOON_S:
+                self._timer.reset(limits.LAN_SOON_S)
 
     def heard(self, datagram: bytes, source: Address) -> None:
         """Take a datagram from the group; what is no hail of this network is dropped."""

@@ -74,6 +74,7 @@ class Station:
             entropy=host.entropy,
             rng=host.rng,
             wall=host.reactor.seconds,
+            private_addresses=tuple(ip for ip in host.addresses if ":" not in ip),
         )
 
     def run(

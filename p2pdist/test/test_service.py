@@ -88,6 +88,20 @@ class HierarchyTests(TestCase):
         self.assertLess(world.now - began, limits.STOP_S + 1)
         world.run(5000)  # the disk answers after all, and nobody minds
 
+    def test_content_is_hailed_on_the_local_network(self):
+        """A content added later is told to the LAN within LAN_SOON_S, and found without nodes."""
+        made = one_file()
+        world = lan()
+        seed, leech = Station.at(world, "10.0.0.1"), Station.at(world, "10.0.0.2")
+        seed.store(made)
+        leech.run(pointing(made), lan=True, listen=())
+        service = seed.run(lan=True, listen=())
+        world.run(60)
+        service.add(pointing(made))
+        world.run_until(lambda: leech.holds(made), timeout=limits.LAN_SOON_S + 5)
+        for station in (seed, leech):
+            station.stop()
+
     def test_same_content_twice_is_one_session(self):
         """A second descriptor of the same content only adds its nodes."""
         made = one_file()
