@@ -6,10 +6,8 @@
     node.key            the node's Ed25519 seed and a hash of the machine it was made on
     neighbours          nodes and peers to ask first next time
     complete/HASH_KEY   records of complete contents (``records``)
-    added/HASH_KEY      descriptors added while running
-    control             socket of the p2pdist command
 
-Job: those files, whole and private. Does NOT know what is in ``neighbours`` and ``added``. Blocks;
+Job: those files, whole and private. Does NOT know what is in ``neighbours``. Blocks;
 all of it is small. Threat: other local users (folder 0700, files 0600, a readable key is refused,
 as ssh does), crashes (files are replaced whole), golden images: a copied key would make two
 machines one node, so the key carries a hash of the machine-id and is renewed when that differs
@@ -22,15 +20,14 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from attrs import define, field
 
 from p2pdist import limits
 from p2pdist.errors import AlreadyRunning, ConfigurationError, LocalProtocolError
-from p2pdist.ids import HashKey
 from p2pdist.keys import NodeKey
 from p2pdist.logs import new_logger
 from p2pdist.storage.disk import Access, IDisk, read_file, storage_error, write_file
@@ -98,11 +95,6 @@ class StateDirectory:
             return disk.open_file(root, "lock", Access.CREATE)
         except FileExistsError:
             return disk.open_file(root, "lock", Access.UPDATE)
-
-    @property
-    def control_path(self) -> str:
-        """Return where the control socket belongs."""
-        return self._path_of("control")
 
     def _path_of(self, name: str) -> str:
         return os.path.join(self.path, name)  # noqa: PTH118 -- text
@@ -176,63 +168,3 @@ class StateDirectory:
             write_file(self._disk, self._root, "neighbours", data)
         except OSError as error:
             raise storage_error(error, self._path_of("neighbours")) from error
-
-    # --- added descriptors ---
-
-    def added(self) -> dict[HashKey, bytes]:
-        """Return the descriptors added while running, up to ``limits.DESCRIPTORS`` of them.
-
-        Raises:
-            StorageError: the folder cannot be read.
-        """
-        found: dict[HashKey, bytes] = {}
-        try:
-            with self._added() as folder:
-                for name in self._disk.names(folder):
-                    if len(found) < limits.DESCRIPTORS and _HASH_KEY_NAME.match(name):
-                        data = read_file(self._disk, folder, name, limits.DESCRIPTOR_BYTES)
-                        if data is not None:
-                            found[HashKey(bytes.fromhex(name))] = data
-        except OSError as error:
-            raise storage_error(error, self._path_of("added")) from error
-        return found
-
-    def add(self, hash_key: HashKey, descriptor: bytes) -> None:
-        """Keep a descriptor for the next start.
-
-        Raises:
-            LocalProtocolError: more than ``limits.DESCRIPTOR_BYTES``.
-            StorageError: not kept.
-        """
-        if len(descriptor) > limits.DESCRIPTOR_BYTES:
-            raise LocalProtocolError(f"{len(descriptor)} bytes of descriptor")
-        try:
-            with self._added() as folder:
-                write_file(self._disk, folder, hash_key.hex(), descriptor)
-        except OSError as error:
-            raise storage_error(error, self._path_of("added")) from error
-
-    def remove(self, hash_key: HashKey) -> None:
-        """Forget an added descriptor; one that is not there is fine.
-
-        Raises:
-            StorageError: it is still there.
-        """
-        try:
-            with self._added() as folder:
-                if self._disk.facts_at(folder, hash_key.hex()) is not None:
-                    self._disk.unlink(folder, hash_key.hex())
-                    self._disk.sync(folder)
-        except OSError as error:
-            raise storage_error(error, self._path_of("added")) from error
-
-    @contextmanager
-    def _added(self) -> Iterator[int]:
-        if self._disk.facts_at(self._root, "added") is None:
-            self._disk.make_directory(self._root, "added")
-            self._disk.sync(self._root)
-        folder = self._disk.open_directory(self._root, "added")
-        try:
-            yield folder
-        finally:
-            self._disk.close(folder)

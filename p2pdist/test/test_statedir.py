@@ -50,7 +50,6 @@ class OpeningTests(DirectoryCase):
         """With ``limits.STATE_DIR_MODE`` and everything above it."""
         self.assertEqual(limits.STATE_DIR_MODE, self.disk.mode("/var/lib/p2pdist"))
         self.assertEqual("/var/lib/p2pdist", self.state.path)
-        self.assertEqual("/var/lib/p2pdist/control", self.state.control_path)
 
     def test_is_locked(self) -> None:
         """A second node is told where the first one is; after close it may have it."""
@@ -177,55 +176,6 @@ class NeighbourTests(DirectoryCase):
         self.disk.failing["write"] = [errno.ENOSPC]
         self.assertRaises(StorageError, self.state.save_neighbours, b"others")
         self.assertEqual(b"some", self.state.load_neighbours())
-
-
-class AddedTests(DirectoryCase):
-    """Descriptors added while running."""
-
-    def test_come_back(self) -> None:
-        """Those that were not removed, also after a crash."""
-        self.assertEqual({}, self.state.added())
-        self.state.add(KEY, b"one")
-        self.state.add(OTHER, b"two")
-        self.state.add(OTHER, b"three")
-        self.disk.crash(lambda: 0.0)
-        state = StateDirectory.open(self.disk, "/var/lib/p2pdist")
-        self.assertEqual({KEY: b"one", OTHER: b"three"}, state.added())
-        state.remove(KEY)
-        state.remove(KEY)
-        self.disk.crash(lambda: 0.0)
-        state = StateDirectory.open(self.disk, "/var/lib/p2pdist")
-        self.assertEqual({OTHER: b"three"}, state.added())
-
-    def test_are_bounded(self) -> None:
-        """In size by ``limits.DESCRIPTOR_BYTES``, in number by ``limits.DESCRIPTORS``."""
-        self.assertRaises(
-            LocalProtocolError, self.state.add, KEY, bytes(limits.DESCRIPTOR_BYTES + 1)
-        )
-        self.patch(limits, "DESCRIPTORS", 3)
-        for number in range(5):
-            self.state.add(HashKey(bytes([number]) * 32), b"d")
-        self.assertEqual(3, len(self.state.added()))
-
-    def test_other_files_are_left_alone(self) -> None:
-        """Neither drafts of a crash nor what somebody put there are descriptors."""
-        self.state.add(KEY, b"one")
-        folder = "/var/lib/p2pdist/added"
-        self.disk.put(f"{folder}/{OTHER.hex()}.new", b"half")
-        self.disk.put(f"{folder}/README", b"hello")
-        self.assertEqual({KEY: b"one"}, self.state.added())
-
-    def test_trouble_names_the_path(self) -> None:
-        """Reading, writing and removing."""
-        self.state.add(KEY, b"one")
-        for call, attempt in (
-            ("names", self.state.added),
-            ("write", lambda: self.state.add(OTHER, b"x")),
-            ("unlink", lambda: self.state.remove(KEY)),
-        ):
-            self.disk.failing[call] = [errno.EIO]
-            error = self.assertRaises(StorageError, attempt)
-            self.assertIn("/var/lib/p2pdist/added", str(error))
 
 
 class RealTests(TestCase):
