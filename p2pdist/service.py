@@ -267,6 +267,7 @@ class P2PDistService(MultiService):
     Attributes:
         overlay: the UDP side.
         contents: the TCP side and the sessions.
+        add: takes a descriptor and returns its session, see :meth:`TransferService.add`.
         port: UDP and TCP port number once bound.
 
     Raises:
@@ -293,23 +294,13 @@ class P2PDistService(MultiService):
         self.overlay = NodeService(config, machine, key)
         self.contents = TransferService(config, machine, key, self.overlay)
         self.contents.remembered = remembered
+        self.add = self.contents.add
         self.overlay.bootstrap.add(remembered.neighbours)
         self.upkeep = UpkeepService(
             machine, self.overlay.node, self.overlay.network, self.contents.sessions, self._state
         )
         for service in (self.overlay, self.contents, self.upkeep):
             service.setServiceParent(self)
-
-    def add(
-        self,
-        descriptor: Descriptor,
-        *,
-        path: str | None = None,
-        replace: bool = False,
-        seed_only: bool = False,
-    ) -> Session:
-        """See :meth:`TransferService.add`."""
-        return self.contents.add(descriptor, path=path, replace=replace, seed_only=seed_only)
 
     @property
     def port(self) -> int:
