@@ -36,9 +36,9 @@ def check_timeout(_context: click.Context, _option: click.Parameter, value: floa
 def report(output: Output, status: SessionStatus, seconds: float) -> None:
     """Print that the content is complete: where, how much, how fast."""
     progress = status.progress
+    took = f"{seconds:.1f} s" if seconds < 10 else format_duration(seconds)
     output.line(
-        f"{status.path}: {format_bytes(progress.length or 0)}, complete and verified "
-        f"after {format_duration(seconds)}"
+        f"{status.path}: {format_bytes(progress.length or 0)}, complete and verified after {took}"
     )
     output.result(
         {
