@@ -67,7 +67,6 @@ class ErrorCode(enum.IntEnum):
     """Why a request was refused; unknown numbers are kept as they come."""
 
     RATE = 1
-    UNKNOWN_METHOD = 2
     NOT_A_PEER = 3
     BAD_PROOF = 4
     FULL = 5

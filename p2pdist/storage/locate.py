@@ -93,7 +93,9 @@ async def _locate(place: Place, descriptor: Descriptor, progress: Progress) -> S
         if state is not None:
             return await _from_state(place, descriptor, state, progress)
     found = await _examine(place, descriptor, metadata, progress)
-    return await _adopt(place, found) if found is not None and found.complete else None
+    if found is None or not found.complete:
+        return None
+    return await _adopt(place, found, descriptor.sha256)
 
 
 async def _create(
@@ -106,7 +108,7 @@ async def _create(
     descriptor.check_metadata(metadata)
     found = await _examine(place, descriptor, metadata, progress)
     if found is not None and found.complete:
-        return await _adopt(place, found)
+        return await _adopt(place, found, descriptor.sha256)
     opening = partial(
         StateFile.open,
         place.disk,
@@ -175,11 +177,20 @@ def _is_decided(place: Place, descriptor: Descriptor, facts: FileFacts) -> bool:
     return place.path is not None and descriptor.piece_length is not None
 
 
-async def _adopt(place: Place, found: Survey) -> Store:
-    """Make a store of a target that was just found complete, and keep a record of it."""
+async def _adopt(place: Place, found: Survey, sha256: str | None) -> Store:
+    """Make a store of a target that was just found complete, and keep a record of it.
+
+    Raises:
+        StorageError: it is what hash_key names, but not what the descriptor's sha256 says.
+    """
     assert found.stamps is not None
     metadata = found.metadata
-    store = await _open_complete(place, metadata, found.stamps, found.have.copy())
+    store = await _open_complete(place, metadata, found.stamps, found.have.copy(), sha256)
+    try:
+        await store.check_sha256()
+    except StorageError:
+        await store.close()
+        raise
     await store.keep_record()
     if place.path is None:
         await discard(place, metadata.name, store.hash_key)
@@ -187,7 +198,11 @@ async def _adopt(place: Place, found: Survey) -> Store:
 
 
 async def _open_complete(
-    place: Place, metadata: Metadata, stamps: bytes, verified: Bitfield
+    place: Place,
+    metadata: Metadata,
+    stamps: bytes,
+    verified: Bitfield,
+    sha256: str | None = None,
 ) -> Store:
     opening = partial(place.target_tree, metadata.name, metadata.files)
     return Store(
@@ -198,7 +213,7 @@ async def _open_complete(
         tree=await run(place.workers, place.target_path(metadata.name), opening),
         stamps=stamps,
         state=None,
-        sha256=None,
+        sha256=sha256,
         verified=verified,
     )
 
@@ -278,7 +293,7 @@ async def _from_state(
         raise
     if found is not None and found.complete:
         await place.workers.run(state.close)
-        return await _adopt(place, found)
+        return await _adopt(place, found, descriptor.sha256)
     return await _open_part(place, state, metadata, descriptor, progress, found)
 
 

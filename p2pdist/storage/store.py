@@ -377,8 +377,7 @@ class Store:
             if not self.complete:
                 raise LocalProtocolError("published with pieces missing")
             await self._flush()
-            if self._sha256 is not None:
-                await self._check_sha256(self._sha256)
+            await self.check_sha256()
             if not self.complete:
                 raise StorageError(f"{self.path}: pieces were lost while it was being published")
             name, place = self.metadata.name, self.place
@@ -390,7 +389,15 @@ class Store:
             self._cancel_timer()
             await self._drop_state(state)
 
-    async def _check_sha256(self, expected: str) -> None:
+    async def check_sha256(self) -> None:
+        """Compare the whole content with the descriptor's sha256, if it names one.
+
+        Raises:
+            StorageError: it differs, in a sentence of its own, or cannot be read.
+        """
+        expected = self._sha256
+        if expected is None:
+            return
         digest = hashlib.sha256()
 
         def add(index: int) -> None:
@@ -403,7 +410,7 @@ class Store:
             raise StorageError(
                 f"{self.metadata.name} is what hash_key names, but its sha256 is "
                 f"{digest.hexdigest()} and the descriptor says {expected}; one of the two lines "
-                f"of the descriptor is wrong. The download is kept in {self._tree.path}"
+                f"of the descriptor is wrong. Nothing was changed in {self._tree.path}"
             )
 
     async def keep_record(self) -> None:

@@ -38,6 +38,19 @@ def command(*arguments: str) -> Deferred[tuple[bytes, bytes, int]]:
     return output
 
 
+class Leech(TwistdProcess):
+    """A downloader that is killed in the middle."""
+
+    kill_at = 20
+
+    def progressed(self, percent: int) -> None:
+        """End it at once, as ``kill -9`` does."""
+        super().progressed(percent)
+        if percent >= self.kill_at and self.transport is not None:
+            self.kill_at = 101
+            self.transport.signalProcess("KILL")
+
+
 class ProcessTests(TestCase):
     """Nodes as users run them."""
 
@@ -51,9 +64,11 @@ class ProcessTests(TestCase):
 
         self.addCleanup(lambda: gatherResults([process.stop() for process in self.processes]))
 
-    def twistd(self, name: str, *options: str) -> TwistdProcess:
+    def twistd(
+        self, name: str, *options: str, kind: type[TwistdProcess] = TwistdProcess
+    ) -> TwistdProcess:
         """Start ``twistd -n p2pdist``."""
-        process = TwistdProcess(name, self.folder / name)
+        process = kind(name, self.folder / name)
         self.processes.append(process)
         process.start(reactor, *options)
         return process
@@ -119,10 +134,9 @@ class ProcessTests(TestCase):
         descriptor = await self.described(original, f"127.0.0.1:{port}")
         seed = self.twistd("seed", "--descriptor", str(descriptor))
         await seed.complete
-        first = self.twistd("leech", "--descriptor", str(descriptor))
-        await first.reached(20)
-        first.kill()
+        first = self.twistd("leech", "--descriptor", str(descriptor), kind=Leech)
         await first.ended
+        self.assertEqual(-signal.SIGKILL, first.exit_code)
         self.assertFalse((first.folder / "model.bin").exists())
         second = self.twistd("leech", "--descriptor", str(descriptor))
         await second.complete
@@ -203,7 +217,9 @@ class ProcessTests(TestCase):
 
         def show(rows: list[tuple[str, int]]) -> None:
             if not shown:
-                demo._processes[-1].kill()
+                transport = demo._processes[-1].transport
+                assert transport is not None
+                transport.signalProcess("KILL")
             shown.append(rows)
 
         demo.show = show

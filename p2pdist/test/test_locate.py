@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -197,6 +198,15 @@ class PartTests(LocateCase):
         self.house.put_target()
         self.assertTrue(self.found().published)
         self.assertEqual([TARGET], self.disk.paths(DATA))
+
+    def test_sha256_of_a_target_is_checked(self) -> None:
+        """An existing copy is held against the descriptor's sha256 too, before it is taken."""
+        right = hashlib.sha256(self.house.content.data).hexdigest()
+        self.house.put_target()
+        error = self.error_of(self.house.locate(sha256="0" * 64), StorageError)
+        self.assertIn(right, str(error))
+        self.assertEqual(0, self.disk.open_handles)
+        self.assertTrue(self.found(sha256=right).published)
 
     def test_target_with_other_content(self) -> None:
         """It is refused, or gives its pieces if it may be replaced."""

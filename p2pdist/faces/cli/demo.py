@@ -75,7 +75,6 @@ class TwistdProcess(ProcessProtocol):
         self.complete: Deferred[None] = Deferred()
         self.ended: Deferred[None] = Deferred()
         self.exit_code: int | None = None
-        self._watched: list[tuple[int, Deferred[None]]] = []
         self._log_path = folder.with_name(f"{name}.log")
         self._log = self._log_path.open("ab")
         self._rest = b""
@@ -109,23 +108,14 @@ class TwistdProcess(ProcessProtocol):
         if port is not None and not self.listening.called:
             self.listening.callback(int(port[1]))
         elif percent is not None:
-            self._set_percent(int(percent[1]))
+            self.progressed(int(percent[1]))
         elif _SEEDING.search(line) and not self.complete.called:
-            self._set_percent(100)
+            self.progressed(100)
             self.complete.callback(None)
 
-    def reached(self, percent: int) -> Deferred[None]:
-        """Return a Deferred that fires when the log says so many percent are there."""
-        waited: Deferred[None] = Deferred()
-        self._watched.append((percent, waited))
-        return waited
-
-    def _set_percent(self, percent: int) -> None:
+    def progressed(self, percent: int) -> None:
+        """Note how far the log says it is."""
         self.percent = percent
-        due = [waited for wanted, waited in self._watched if wanted <= percent]
-        self._watched = [entry for entry in self._watched if entry[0] > percent]
-        for waited in due:
-            waited.callback(None)
 
     def processEnded(self, reason: Failure) -> None:
         """Whoever waits for it learns that it ended too soon."""
@@ -133,18 +123,12 @@ class TwistdProcess(ProcessProtocol):
         self.exit_code = getattr(reason.value, "exitCode", None) if ended_by is None else -ended_by
         self._log.close()
         gone = DemoFailed(f"{self.name} ended too soon; see {self._log_path}")
-        watched = [waited for _, waited in self._watched]
-        waiting: list[Deferred[Any]] = [self.listening, self.complete, *watched]
+        waiting: list[Deferred[Any]] = [self.listening, self.complete]
         for waited in waiting:
             if not waited.called:
                 waited.errback(gone)
                 waited.addErrback(lambda _failure: None)  # the first to wait has been told
         self.ended.callback(None)
-
-    def kill(self) -> None:
-        """End it at once, as ``kill -9`` does."""
-        assert self.transport is not None
-        self.transport.signalProcess("KILL")
 
     def stop(self) -> Deferred[None]:
         """Ask it to stop; fires when it is gone, at once if it never ran."""
