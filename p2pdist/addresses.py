@@ -60,7 +60,7 @@ def _facts(host: str) -> tuple[bool, Scope, bytes, bool]:
 
 def is_ipv6(address: Address) -> bool:
     """Tell the address family."""
-    return _facts(address.host)[0]
+    return ":" in address.host
 
 
 def scope(address: Address) -> Scope:
@@ -107,6 +107,7 @@ def pack(address: Address) -> bytes:
     return _facts(address.host)[2] + address.port.to_bytes(2, "big")
 
 
+@lru_cache(maxsize=limits.ADDRESS_CACHE)
 def unpack(data: bytes) -> Address:
     """Inverse of :func:`pack`.
 
@@ -136,11 +137,16 @@ def unpack_list(data: bytes, size: int) -> tuple[Address, ...]:
     return tuple(unpack(data[i : i + size]) for i in range(0, len(data), size))
 
 
+@lru_cache(maxsize=limits.ADDRESS_CACHE)
 def from_socket(host: str, port: int) -> Address:
-    """Return the address a UDP or TCP header shows; mapped IPv4 becomes IPv4, a zone is cut."""
-    host = host.partition("%")[0]
-    if host.startswith("::ffff:") and "." in host:
-        host = host[7:]
+    """Return the address a UDP or TCP header shows; mapped IPv4 becomes IPv4, a zone is cut.
+
+    Cached, because the same few write all the time: that also makes all tables hold one object.
+    """
+    if ":" in host:
+        host = host.partition("%")[0]
+        if host.startswith("::ffff:") and "." in host:
+            host = host[7:]
     return Address(host, port)
 
 

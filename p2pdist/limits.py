@@ -17,8 +17,9 @@ TIB: Final = 1024 * GIB
 
 # --- addresses ---
 DEFAULT_PORT: Final = 7667
-ADDRESS_CACHE: Final = 8192
-"""Parsed addresses kept; an lru_cache, so a flood of addresses only costs parsing again."""
+ADDRESS_CACHE: Final = 2048
+"""Parsed addresses each lru_cache keeps, so a flood of addresses only costs parsing again. Both
+routing tables (640) and the peers of a few topics are what one datagram may look through."""
 
 # --- datagrams (decision 7) ---
 DATAGRAM_BYTES: Final = 1232
@@ -44,12 +45,16 @@ REPLY_NODES: Final = 8
 """Nodes in a find or accept reply (Kademlia's k in BEP 5)."""
 MSGPACK_ARRAY: Final = 16
 """Elements of a message array; without a limit 1.4 kB of nested headers costs 5 MiB to unpack."""
-UDP_READ_BYTES: Final = 8 * KIB
-"""Read per turn of the reactor (Twisted: 256 KiB), so that junk datagrams cannot starve TCP."""
+UDP_READ_DATAGRAMS: Final = 32
+"""Read per turn of the reactor, so that junk cannot starve timers and TCP. Twisted counts bytes
+(256 KiB), of which an empty datagram has none. Source: ``benchmarks/junk.py``."""
 
 # --- envelope ---
-ENVELOPE_SENDERS: Final = 4096
-"""Senders whose cipher (and replay window, in private networks) is kept."""
+ENVELOPE_CIPHERS: Final = 256
+"""Senders whose cipher is kept: 2.5 KiB of OpenSSL's to save the 3 us it takes to make."""
+ENVELOPE_SENDERS: Final = 1024
+"""Senders whose replay windows are kept, in private networks: more than both routing tables hold,
+and what is replayed of an older one is a request done twice, which handlers bear (decision 6)."""
 REPLAY_WINDOW: Final = 256
 """Counters behind the highest that may still arrive late."""
 COUNTER_JUMP: Final = 1 << 16
@@ -78,9 +83,9 @@ RTO_JITTER: Final = 0.2
 TRIES: Final = 3
 CALLS_OUTSTANDING: Final = 1024
 CALLS_PER_ADDRESS: Final = 8
-RTT_ENTRIES: Final = 4096
-"""Addresses whose RTT, token and miss count are kept."""
-REPLY_CACHE: Final = 1024
+RTT_ENTRIES: Final = 2048
+"""Addresses whose RTT, token and miss count are kept: thrice what both routing tables hold."""
+REPLY_CACHE: Final = 512
 REPLY_CACHE_S: Final = 10.0
 """Replies kept to answer a retried request without doing its work twice."""
 CHALLENGES_PER_CALL: Final = 2
@@ -109,11 +114,35 @@ BUCKET_REFRESH_S: Final = 900.0
 SMALL_TABLE: Final = 64
 """Up to this many entries, asking everybody is cheaper than being clever."""
 
+# --- NAT (RFC 4787, RFC 5780) ---
+NAT_BINDING_S: Final = 60.0
+"""A node behind a NAT that wrote so lately can be called. RFC 4787 (REQ-5) asks NATs for 120 s, and
+many give less."""
+NAT_KEEPALIVE_S: Final = 25.0
+"""+-RTO_JITTER and up to UPKEEP_EVERY_S later: 35 s at most, so NAT_BINDING_S bears a late one.
+Source: py-ipv8."""
+NAT_PINNED: Final = 16
+"""Neighbours towards whom a node behind a NAT keeps its binding open: a walk needs few ways in."""
+NAT_PER_TABLE: Final = 64
+"""Neighbours behind NATs, each family: a fifth, since most of them cannot be called at any time."""
+OBSERVERS: Final = 32
+"""Subnets whose view of our address is remembered, each family."""
+OBSERVERS_AGREEING: Final = 2
+"""Subnets (/24, /48) that must see the same foreign host: one liar decides nothing."""
+OBSERVATION_S: Final = 600.0
+"""A view older than that says nothing: twice NEIGHBOUR_PING_S, and some."""
+REACHED_S: Final = 86_400.0
+"""A stranger's ping that came in proves a forwarded port so long, for the same outside address.
+Long, because nothing repeats the proof where all know each other, and a wrong guess costs pings."""
+SENT_SUBNETS: Final = 1024
+"""Subnets remembered as sent to, each family: more than 60 s of lookups reach."""
+
 # --- PeerTable ---
 TOPICS: Final = 1024
 PEERS_PER_TOPIC: Final = 256
 PEERS_PER_OWN_TOPIC: Final = 512
-PEERS_TOTAL: Final = 16384
+PEERS_TOTAL: Final = 8192
+"""Every peer announces to STORERS nodes, so nodes of 512 contents each fill this on average."""
 PORTS_PER_HOST: Final = 8
 """Peers of one topic on one global host."""
 PEER_TTL_S: Final = 1800
@@ -148,7 +177,9 @@ ALPHA: Final = 3
 ITERATE_SLOT_S: Final = 0.3
 ITERATE_NODES: Final = 64
 """Candidates an iterative lookup keeps."""
-QUERY_CACHE: Final = 4096
+QUERY_CACHE: Final = 2048
+"""RATE_RELAY_BYTES lets 91 queries of 720 bytes a second be carried, and 364 at once: these are
+1730 in QUERY_CACHE_S."""
 QUERY_CACHE_S: Final = 15.0
 OFFERS_PER_QUERY: Final = 2
 OFFER_REPEAT_S: Final = 0.25
@@ -157,7 +188,9 @@ NEGATIVE_CACHE: Final = 4096
 """Offered addresses that did not answer."""
 
 # --- rate limits: (per second, burst) ---
-RATE_KEYS: Final = 4096
+RATE_KEYS: Final = 1024
+"""Buckets each limit keeps, the longest unused forgotten: to be forgotten between two pings at
+RATE_PING, a sender needs 20,000 others a second in between, more than a core can open."""
 RATE_FIRST_HOP: Final = (2.0, 20.0)
 RATE_FORWARD: Final = (20.0, 100.0)
 RATE_SOURCE: Final = (2.0, 10.0)
@@ -189,8 +222,9 @@ SAVED_FILE_BYTES: Final = 64 * KIB
 NETWORKS: Final = 16
 SOCKETS: Final = 16
 """Listening addresses of one node."""
-SOCKET_MEMORY: Final = 4096
-"""Addresses whose socket (the one they were last heard on) is remembered."""
+SOCKET_MEMORY: Final = 1024
+"""Addresses whose socket (the one they were last heard on) is remembered: replies go out at once,
+and calls to those of both routing tables (640)."""
 
 # --- LAN discovery (BEP 14 style) ---
 LAN_GROUP: Final = "239.192.76.67"

@@ -22,8 +22,9 @@ from twisted.internet.interfaces import IHostResolution, IResolutionReceiver
 from zope.interface import implementer
 
 from p2pdist import limits
-from p2pdist.addresses import Address, Scope, scope
+from p2pdist.addresses import Address, Scope, canonical_ip, is_ipv6, scope
 from p2pdist.overlay.bootstrap import Resolve
+from p2pdist.overlay.reach import LocalAddress, nowhere
 from p2pdist.storage.disk import IDisk
 from p2pdist.storage.realdisk import RealDisk
 from p2pdist.storage.statedir import read_machine_id
@@ -44,6 +45,7 @@ class Machine:
         wall: the time of day, in seconds; only its jumps matter.
         machine_id: what tells this machine from its clones.
         private_addresses: private IPv4 addresses of this machine, for LAN discovery.
+        local_address: returns the IP that a datagram to an address leaves from, or ``None``.
     """
 
     reactor: Any
@@ -55,6 +57,7 @@ class Machine:
     wall: Callable[[], float]
     machine_id: bytes = b""
     private_addresses: tuple[str, ...] = ()
+    local_address: LocalAddress = nowhere
 
 
 def real_machine(reactor: Any) -> Machine:
@@ -72,6 +75,7 @@ def real_machine(reactor: Any) -> Machine:
         wall=time.time,  # noqa: TID251 -- here the clock is what is injected
         machine_id=read_machine_id(),
         private_addresses=private_addresses(),
+        local_address=local_address,
     )
 
 
@@ -110,6 +114,23 @@ def resolve_with(reactor: Any, host: str) -> Deferred[list[str]]:
     receiver = _Addresses(host)
     reactor.nameResolver.resolveHostName(receiver, host)
     return receiver.done
+
+
+def local_address(towards: Address) -> str | None:
+    """Return the IP of ours that a datagram to ``towards`` can leave from; ``None`` without a way.
+
+    That is ``towards`` itself where it is ours. Sends nothing: connecting a UDP socket only asks
+    the kernel for the route.
+    """
+    family = socket.AF_INET6 if is_ipv6(towards) else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            with suppress(OSError):  # not ours; asking first, as one of several would not be chosen
+                probe.bind((towards.host, 0))
+            probe.connect(towards)
+            return canonical_ip(probe.getsockname()[0])
+    except OSError:
+        return None
 
 
 def private_addresses() -> tuple[str, ...]:

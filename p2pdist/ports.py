@@ -6,6 +6,7 @@ Job: bind, or say in one sentence what is in the way and what to do. Tests: ``te
 from __future__ import annotations
 
 import errno
+from functools import partial
 from typing import Any
 
 from attrs import define, field
@@ -80,8 +81,7 @@ class Ports:
             self.number, node.add_socket(interface), interface=interface, maxPacketSize=2048
         )
         self._open.append(udp)
-        # Twisted reads up to 256 KiB of datagrams per turn; junk must not starve TCP
-        udp.maxThroughput = limits.UDP_READ_BYTES
+        udp.doRead = partial(_read_few, udp)
         self.number = udp.getHost().port
         self._open.append(reactor.listenTCP(self.number, factory, interface=interface))
 
@@ -95,6 +95,20 @@ class Ports:
         closing = [maybeDeferred(opened.stopListening) for opened in self._open]
         self._open = []
         return gatherResults(closing, consumeErrors=True).addCallback(lambda _: None)
+
+
+def _read_few(port: Any) -> None:
+    """Read so many datagrams, then let the reactor turn to others.
+
+    Twisted's own ``doRead`` counts bytes: whoever sends empty datagrams faster than they are read
+    keeps it reading for ever, and nothing else happens in the process.
+    """
+    for _ in range(limits.UDP_READ_DATAGRAMS):
+        try:
+            datagram, source = port.socket.recvfrom(port.maxPacketSize)
+        except OSError:  # nothing is left, or news of a datagram sent earlier
+            return
+        port.protocol.datagramReceived(datagram, source)
 
 
 def _no_ipv6(error: CannotListenError) -> bool:

@@ -64,7 +64,14 @@ class NodeService(Service):
     def __init__(self, config: Config, machine: Machine, key: NodeKey) -> None:
         self.config = config
         self.machine = machine
-        self.node = Node(key, machine.reactor, machine.rng, machine.entropy, machine.wall)
+        self.node = Node(
+            key,
+            machine.reactor,
+            machine.rng,
+            machine.entropy,
+            machine.wall,
+            machine.local_address,
+        )
         self.network: Network = self.node.add_network(PUBLIC_NETWORK)
         self.bootstrap = Bootstrap(
             self.network,

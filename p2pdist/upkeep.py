@@ -111,7 +111,7 @@ class UpkeepService(Service):
 
     def remember(self) -> Remembered:
         """Return what is worth knowing in the next run."""
-        found = [entry for entry in self._network.neighbours if not entry.suspect]
+        found = [e for e in self._network.neighbours if not e.suspect and not e.nat]
         found.sort(key=lambda entry: -entry.seen_at)
         return Remembered(
             tuple(HostPort(*entry.address) for entry in found[: limits.SAVED_NEIGHBOURS]),

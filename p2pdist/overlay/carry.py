@@ -32,6 +32,7 @@ from p2pdist.overlay.messages import (
     Verdict,
 )
 from p2pdist.overlay.peertable import PeerTable
+from p2pdist.overlay.reach import Reach
 from p2pdist.overlay.relay import Query, Relay, stamp
 from p2pdist.overlay.rpc import RPC
 
@@ -47,6 +48,7 @@ class Surroundings(Protocol):
     guard: Guard
     rpc: RPC
     peers: PeerTable
+    reach: Reach
     own_addresses: dict[Address, None]
     join_servers: dict[Topic, Callable[..., Reply]]
 
@@ -166,15 +168,20 @@ class Carrier:
     def _pass_on(self, query: Query) -> bool:
         """Hand the query to the next candidate; False if there is none."""
         network = self.network
+        now = network.clock.seconds()
+        size = limits.GET_PEERS_WIDE_BYTES if query.message.wide else limits.GET_PEERS_BYTES
+        if not network.guard.relay(size, now):
+            return False  # before choosing among hundreds: a flood of queries must cost little
         ipv6 = is_ipv6(query.src)
         candidates = [c for c in network.walk_candidates() if is_ipv6(c.address) == ipv6]
         chosen = self._relay.next_hop(query, candidates, network.log2_reach(), network.table_size())
         if chosen is None:
+            network.guard.relay(-size, now)  # nothing is sent
             return False
         address, copy = chosen
-        size = limits.GET_PEERS_WIDE_BYTES if copy.wide else limits.GET_PEERS_BYTES
-        if not network.guard.relay(size, network.clock.seconds()):
-            return False
+        if query.first_hop and copy.flags & Flag.VIA and network.reach.nated(query.src):
+            # Offers are to come through us, and only from our own contacts can they.
+            copy = attrs.evolve(copy, flags=copy.flags | Flag.LAST)
 
         def build(rid: bytes, token: bytes) -> GetPeers:
             return attrs.evolve(copy, node_id=network.node_id, rid=rid, attempt=0, token=token)

@@ -23,8 +23,9 @@ from __future__ import annotations
 import struct
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import NamedTuple
 
-from attrs import define, field, frozen
+from attrs import define, field
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -39,10 +40,11 @@ NOTICE = 0
 _HEADER = struct.Struct(">BB4s16sQ")
 HEADER_BYTES = _HEADER.size
 BOOT_ID_BYTES = 16
+_COUNTER = slice(HEADER_BYTES - 8, HEADER_BYTES)
+_NONCE_HEAD = bytes(4)
 
 
-@frozen
-class Header:
+class Header(NamedTuple):
     """What stands in the clear.
 
     Attributes:
@@ -65,16 +67,17 @@ def read_header(datagram: bytes) -> Header:
         OversizedMessage: above ``limits.DATAGRAM_BYTES``.
         MalformedMessage: too short, other magic or version.
     """
-    if len(datagram) > limits.DATAGRAM_BYTES:
-        raise OversizedMessage("datagram-size", str(len(datagram)))
-    if len(datagram) < HEADER_BYTES:
+    size = len(datagram)
+    if size > limits.DATAGRAM_BYTES:
+        raise OversizedMessage("datagram-size", str(size))
+    if size < HEADER_BYTES:
         raise MalformedMessage("datagram-short")
     magic, version, tag, boot_id, counter = _HEADER.unpack_from(datagram)
     if magic != MAGIC:
         raise MalformedMessage("datagram-magic")
-    if version == VERSION and len(datagram) > limits.ENVELOPE_BYTES:
+    if version == VERSION and size > limits.ENVELOPE_BYTES:
         return Header(version, tag, boot_id, counter)
-    if version == NOTICE and len(datagram) == HEADER_BYTES:
+    if version == NOTICE and size == HEADER_BYTES:
         return Header(version, tag, boot_id, counter)
     raise MalformedMessage("datagram-version")
 
@@ -112,12 +115,6 @@ class ReplayWindow:
             self.bits |= 1 << (self.top - counter)
 
 
-@define
-class _Sender:
-    cipher: AESGCM
-    windows: OrderedDict[Address, ReplayWindow] = field(factory=OrderedDict)
-
-
 _ADDRESSES_PER_SENDER = 4
 """One process has few addresses; a forger inside a private network gets no more windows."""
 
@@ -135,8 +132,13 @@ class Envelope:
     entropy: Callable[[int], bytes]
     boot_id: bytes = field(init=False)
     _cipher: AESGCM = field(init=False)
+    _header: bytes = field(init=False)
     _counter: int = field(init=False, default=0)
-    _senders: OrderedDict[bytes, _Sender] = field(init=False, factory=OrderedDict)
+    _ciphers: OrderedDict[bytes, AESGCM] = field(init=False, factory=OrderedDict)
+    _windows: OrderedDict[bytes, dict[Address, ReplayWindow]] = field(
+        init=False, factory=OrderedDict
+    )
+    """By sender and address, the longest unused first; only in private networks."""
 
     def __attrs_post_init__(self) -> None:
         self.renew()
@@ -145,6 +147,7 @@ class Envelope:
         """Take a new boot id: at start, after 2^32 datagrams, and when the clock jumped."""
         self.boot_id = self.entropy(BOOT_ID_BYTES)
         self._cipher = AESGCM(self.keys.sender_key(self.boot_id))
+        self._header = _HEADER.pack(MAGIC, VERSION, self.keys.tag, self.boot_id, 0)[:-8]
         self._counter = 0
 
     def seal(self, payload: bytes) -> bytes:
@@ -152,10 +155,10 @@ class Envelope:
         assert len(payload) <= limits.PAYLOAD_BYTES, len(payload)
         if self._counter >= limits.COUNTER_MAX:
             self.renew()
-        header = _HEADER.pack(MAGIC, VERSION, self.keys.tag, self.boot_id, self._counter)
-        nonce = b"\0\0\0\0" + self._counter.to_bytes(8, "big")
+        counter = self._counter.to_bytes(8, "big")
         self._counter += 1
-        return header + self._cipher.encrypt(nonce, payload, header)
+        header = self._header + counter
+        return header + self._cipher.encrypt(_NONCE_HEAD + counter, payload, header)
 
     def sent(self, header: Header) -> bool:
         """Tell whether ``header`` is one this process sealed under its present boot id."""
@@ -174,45 +177,59 @@ class Envelope:
         """
         if header.boot_id == self.boot_id:
             raise AuthenticationFailed("own-datagram")
-        sender = self._senders.get(header.boot_id)
-        known = sender is not None
-        if sender is None:
-            sender = _Sender(AESGCM(self.keys.sender_key(header.boot_id)))
-        window = sender.windows.get(source) or ReplayWindow()
-        if self.keys.private and not window.fresh(header.counter):
-            raise AuthenticationFailed("replayed")
-        nonce = b"\0\0\0\0" + header.counter.to_bytes(8, "big")
-        try:
-            payload = sender.cipher.decrypt(nonce, datagram[HEADER_BYTES:], datagram[:HEADER_BYTES])
-        except InvalidTag:
-            raise AuthenticationFailed("seal") from None
-        if known:
-            self._senders.move_to_end(header.boot_id)
-        else:
-            self._senders[header.boot_id] = sender
-            if len(self._senders) > limits.ENVELOPE_SENDERS:
-                self._senders.popitem(last=False)
+        boot_id = header.boot_id
+        cipher = self._ciphers.get(boot_id)
+        known = cipher is not None
+        if cipher is None:
+            cipher = AESGCM(self.keys.sender_key(boot_id))
         if self.keys.private:
-            window.note(header.counter)
-            sender.windows[source] = window
-            sender.windows.move_to_end(source)
-            if len(sender.windows) > _ADDRESSES_PER_SENDER:
-                sender.windows.popitem(last=False)
+            payload = self._open_once(datagram, cipher, header, source)
+        else:
+            payload = _decrypt(datagram, cipher)
+        if known:
+            self._ciphers.move_to_end(boot_id)
+        else:
+            self._ciphers[boot_id] = cipher
+            if len(self._ciphers) > limits.ENVELOPE_CIPHERS:
+                self._ciphers.popitem(last=False)
         return payload
 
-    def open_own(self, datagram: bytes, header: Header) -> bytes:
+    def _open_once(self, datagram: bytes, cipher: AESGCM, header: Header, source: Address) -> bytes:
+        """Open a datagram of a private network, which passes one time only (decision 6)."""
+        windows = self._windows.get(header.boot_id, {})
+        window = windows.get(source) or ReplayWindow()
+        if not window.fresh(header.counter):
+            raise AuthenticationFailed("replayed")
+        payload = _decrypt(datagram, cipher)
+        window.note(header.counter)
+        windows.pop(source, None)
+        windows[source] = window
+        if len(windows) > _ADDRESSES_PER_SENDER:
+            del windows[next(iter(windows))]
+        self._windows[header.boot_id] = windows
+        self._windows.move_to_end(header.boot_id)
+        if len(self._windows) > limits.ENVELOPE_SENDERS:
+            self._windows.popitem(last=False)
+        return payload
+
+    def open_own(self, datagram: bytes) -> bytes:
         """Return the payload of a datagram this process sealed, which came back to it.
 
         Raises:
             AuthenticationFailed: it did not.
         """
-        nonce = b"\0\0\0\0" + header.counter.to_bytes(8, "big")
-        try:
-            return self._cipher.decrypt(nonce, datagram[HEADER_BYTES:], datagram[:HEADER_BYTES])
-        except InvalidTag:
-            raise AuthenticationFailed("seal") from None
+        return _decrypt(datagram, self._cipher)
 
     @property
     def senders(self) -> int:
-        """How many senders' ciphers are kept."""
-        return len(self._senders)
+        """How many senders' replay windows are kept."""
+        return len(self._windows)
+
+
+def _decrypt(datagram: bytes, cipher: AESGCM) -> bytes:
+    try:
+        return cipher.decrypt(
+            _NONCE_HEAD + datagram[_COUNTER], datagram[HEADER_BYTES:], datagram[:HEADER_BYTES]
+        )
+    except InvalidTag:
+        raise AuthenticationFailed("seal") from None

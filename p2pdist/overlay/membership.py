@@ -237,7 +237,9 @@ class Membership:
 
     def _neighbour_found(self, address: Address) -> None:
         """Use a new neighbour: as a storer if they are few, for a search if we wait for peers."""
-        if len(self._storers) < limits.STORERS and self._next_announce is not None:
+        entry = self.network.neighbours.get(address)
+        stores = entry is not None and not entry.nat  # nobody could ask a storer behind a NAT
+        if stores and len(self._storers) < limits.STORERS and self._next_announce is not None:
             self._announce_to(address)
         if not self.joined and self._next_search is not None:
             self._search_in(AGAIN_S)
@@ -445,8 +447,8 @@ class Membership:
             self._next_search = None
         self.events.peer_joined(peer, by_us=by_us)
         self._found()
-        if self.status is not Status.IDLE:
-            self._tell(peer)
+        if by_us and self.status is not Status.IDLE:
+            self._tell(peer)  # who joined us learns it from the reply; a status would overtake that
 
     def _drop(self, peer: JoinedPeer) -> None:
         """Forget a peer; search again if it was the last."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 import enum
 from typing import ClassVar
 
-from attrs import field, frozen
+from attrs import field
 
 from p2pdist import limits
-from p2pdist.addresses import Address
+from p2pdist.addresses import Address, pack
 from p2pdist.ids import ID_BYTES, NodeID, Topic
 from p2pdist.keys import PROOF_BYTES
 from p2pdist.overlay.fields import (
@@ -27,6 +27,7 @@ from p2pdist.overlay.fields import (
     Padding,
     Prefixes,
     UInt,
+    frozen,
 )
 
 RID_BYTES = 8
@@ -53,6 +54,9 @@ class Flag(enum.IntFlag):
     """get_peers: answer through ``via``; ``src`` cannot be reached from everywhere"""
     LAST = 4
     """get_peers: answer from your own table or not at all; do not pass it on"""
+    NAT = 8
+    """ping, pong: strangers cannot call me. get_peers, from its initiator to the first hop: offers
+    of strangers may not reach me, have them sent to you (:attr:`VIA`)"""
 
 
 class Verdict(enum.IntEnum):
@@ -79,6 +83,8 @@ _NODE_ID = Fixed(ID_BYTES)
 _QID = Fixed(QID_BYTES)
 _TOPIC = Fixed(ID_BYTES)
 _FLAGS = UInt(127)
+_NAT = int(Flag.NAT)
+"""Not the member itself: an enumeration's ``&`` is slow, and this is asked of every ping."""
 _STATUS = Member(Status)
 _PROOF = Fixed(PROOF_BYTES)
 _SEQUENCE = UInt(2**32 - 1)
@@ -112,6 +118,11 @@ class Request(Message):
     attempt: int = 0
     token: bytes = NO_TOKEN
 
+    @property
+    def nat(self) -> bool | None:
+        """Whether the sender says it is behind a NAT; ``None`` where it says nothing of it."""
+        return None
+
 
 @frozen(kw_only=True)
 class Reply(Message):
@@ -132,6 +143,16 @@ class Pong(Reply):
     flags: int = 0
     fields = (*_REPLY_HEAD, ("node_id", _NODE_ID), ("grant", Fixed(14, 26)), ("flags", _FLAGS))
 
+    @property
+    def grant(self) -> bytes:
+        """Token and observed address as they travel, in one field."""
+        return self.token + pack(self.observed)
+
+    @property
+    def nat(self) -> bool:
+        """Whether the sender says it is behind a NAT."""
+        return self.flags & _NAT != 0
+
 
 @frozen(kw_only=True)
 class Ping(Request):
@@ -141,6 +162,11 @@ class Ping(Request):
     reply = Pong
     flags: int = 0
     fields = (*_REQUEST_HEAD, ("flags", _FLAGS), ("padding", Padding()))
+
+    @property
+    def nat(self) -> bool:
+        """See :class:`Request`."""
+        return self.flags & _NAT != 0
 
 
 @frozen(kw_only=True)
@@ -215,7 +241,7 @@ class GetPeers(Request):
         via: the first hop's address; written by the second hop from the UDP header.
         hops: how many nodes passed it on.
         units: offers this copy may cause at most.
-        flags: :attr:`Flag.VIA`, :attr:`Flag.LAST`.
+        flags: :attr:`Flag.VIA`, :attr:`Flag.LAST`, :attr:`Flag.NAT`.
         wide: padded to 1232 instead of 720 bytes.
     """
 
@@ -240,6 +266,11 @@ class GetPeers(Request):
         ("flags", _FLAGS),
         ("padding", Padding()),
     )
+
+    @property
+    def nat(self) -> bool | None:
+        """See :class:`Request`: an initiator speaks for itself, who passes on for somebody else."""
+        return True if not self.hops and self.flags & _NAT else None
 
 
 @frozen(kw_only=True)

@@ -1,9 +1,9 @@
 """One network: its keys, tables, guard, calls and searches, and what it does with each message.
 
-Job: open what ``Node`` hands over, serve requests, give searches and memberships what they need.
-It does NOT own sockets, and knows neither descriptors nor files. The way of a datagram: ``node``
-reads the header, ``Network`` opens and decodes it, a reply goes to ``rpc``, a request is proved by
-its token and served by the method its type names, an offer goes to its search or its initiator.
+Job: open and sort what ``Node`` hands over, give searches and memberships what they need. It does
+NOT own sockets, and knows neither descriptors nor files. The way of a datagram: ``node`` reads the
+header, ``Network`` opens and decodes it, a reply goes to ``rpc``, a request is proved by its token
+and served by the method its type names (``serve``), an offer goes to its search or its initiator.
 
 Threat: everything; nothing that comes in raises out of :meth:`Network.datagram_received`.
 Tests: ``test_overlay``, ``test_sim_discovery``.
@@ -21,49 +21,35 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from p2pdist import limits
-from p2pdist.addresses import Address, is_ipv6, scope, usable
+from p2pdist.addresses import Address, scope, usable
 from p2pdist.errors import NodeStopped, RemoteProtocolError, RequestTimedOut, RPCError
 from p2pdist.ids import ID_BYTES, NodeID, Topic
-from p2pdist.keys import NetworkKeys
+from p2pdist.keys import NetworkKeys, equal
 from p2pdist.overlay.agenda import Agenda
+from p2pdist.overlay.bindings import Bindings
 from p2pdist.overlay.carry import Carrier
 from p2pdist.overlay.envelope import Envelope, Header
 from p2pdist.overlay.fields import NodeEntry
 from p2pdist.overlay.guard import Guard
 from p2pdist.overlay.lookup import QUERY_BYTES, Candidate
 from p2pdist.overlay.messages import (
+    NO_TOKEN,
     Accept,
-    Accepted,
-    Announce,
-    Announced,
     Challenge,
-    Error,
-    ErrorCode,
-    Find,
-    Forwarded,
-    Found,
-    GetPeers,
-    Join,
     Message,
-    Noted,
     Offer,
     Ping,
     Pong,
     Reply,
     Request,
-    Status,
-    StatusUpdate,
-    Verdict,
 )
 from p2pdist.overlay.peertable import PeerTable
-from p2pdist.overlay.routing import Neighbour, Neighbourhood
+from p2pdist.overlay.reach import LocalAddress, Reach, nowhere
+from p2pdist.overlay.routing import Neighbourhood
 from p2pdist.overlay.rpc import RPC, ReplyCache
 from p2pdist.overlay.search import Convergence, few_per_subnet
+from p2pdist.overlay.serve import JoinServer, Serve, Server, StatusListener
 from p2pdist.overlay.wire import decode, encode
-
-Serve = Callable[[Address, Request, float], "Reply | None"]
-JoinServer = Callable[[Address, Join], Reply]
-StatusListener = Callable[[Address, StatusUpdate], bool]
 
 NEIGHBOUR_PINGS = 8
 """Neighbours pinged per upkeep step at most."""
@@ -81,8 +67,11 @@ class Network:
         rng: decides what need not be secret.
         entropy: returns that many unpredictable bytes.
         transmit: puts a datagram on the wire.
+        local_address: returns the IP a datagram to an address leaves from, or ``None``.
 
     Attributes:
+        reach: whether strangers can call this node.
+        bindings: keeps a way in open where they cannot.
         dropped: how many datagrams were dropped, by the rule they broke.
         agenda: this node's own searches.
         neighbour_found: called with each node that newly came into the routing table.
@@ -96,10 +85,13 @@ class Network:
     rng: random.Random
     entropy: Callable[[int], bytes]
     transmit: Callable[[bytes, Address], None]
+    local_address: LocalAddress = nowhere
     envelope: Envelope = field(init=False)
     guard: Guard = field(init=False)
     rpc: RPC = field(init=False)
     neighbours: Neighbourhood = field(init=False)
+    reach: Reach = field(init=False)
+    bindings: Bindings = field(init=False)
     peers: PeerTable = field(init=False)
     dropped: Counter[str] = field(init=False, factory=Counter)
     neighbour_found: list[Callable[[Address], None]] = field(init=False, factory=list)
@@ -111,7 +103,7 @@ class Network:
     agenda: Agenda = field(init=False, factory=Agenda)
     _carrier: Carrier = field(init=False)
     _replies: ReplyCache = field(init=False, factory=ReplyCache)
-    _serve: dict[type[Message], Serve] = field(init=False)
+    methods: dict[type[Message], Serve] = field(init=False)
     _crawls: dict[int, Convergence] = field(init=False, factory=dict)
     _stopped: bool = field(init=False, default=False)
 
@@ -120,6 +112,8 @@ class Network:
         self.guard = Guard(self.entropy)
         self.neighbours = Neighbourhood(self.node_id)
         self.peers = PeerTable(self.node_id, self.rng)
+        self.reach = Reach(self.local_address)
+        self.bindings = Bindings(self)
         self.rpc = RPC(
             clock=self.clock,
             rng=self.rng,
@@ -128,21 +122,17 @@ class Network:
             send=self.send,
             heard=self._heard,
             missed=self.neighbours.missed,
+            says=self.bindings.says,
         )
         self._carrier = Carrier(self)
-        self._serve = {
-            Find: self._find,
-            GetPeers: self._get_peers,
-            Accept: self._accept,
-            Announce: self._announce,
-            Join: self._join,
-            StatusUpdate: self._status,
-        }
+        self.methods = Server(self, self._carrier).methods
 
     # --- datagrams ---
 
     def send(self, address: Address, message: Message) -> None:
         """Seal and transmit ``message``."""
+        if not isinstance(message, Reply):
+            self.reach.sent(address)
         self.transmit(self.envelope.seal(encode(message)), address)
 
     def datagram_received(self, datagram: bytes, header: Header, source: Address) -> None:
@@ -151,7 +141,7 @@ class Network:
             return
         try:
             if header.boot_id == self.envelope.boot_id:
-                self._came_back(source, decode(self.envelope.open_own(datagram, header)))
+                self._came_back(source, decode(self.envelope.open_own(datagram)))
                 return
             message = decode(self.envelope.open(datagram, header, source))
             self._receive(source, message)
@@ -181,15 +171,18 @@ class Network:
         if not self.guard.ping(source, now):
             self.dropped["ping-rate"] += 1
             return
-        if self.guard.mint.token_ok(source, ping.token, now):
-            self._verified(ping.node_id, source, now)
         token = self.guard.mint.token(source, now)
+        if equal(ping.token, token) or self.guard.mint.token_ok(source, ping.token, now):
+            self._verified(ping, source, now)
+        elif ping.token == NO_TOKEN and self.reach.called(source, now):
+            self.bindings.changed()
         pong = Pong(
             rid=ping.rid,
             attempt=ping.attempt,
             node_id=self.node_id,
             token=token,
             observed=source,
+            flags=self.bindings.says(source),
         )
         self.send(source, pong)
 
@@ -203,10 +196,10 @@ class Network:
         if not self.guard.request(source, now):
             self.dropped["request-rate"] += 1
             return
-        self._verified(request.node_id, source, now)
+        self._verified(request, source, now)
         reply = self._replies.get(source, request, now)
         if reply is None:
-            reply = self._serve[type(request)](source, request, now)
+            reply = self.methods[type(request)](source, request, now)
             if reply is None:
                 return
             self._replies.put(source, reply, now)
@@ -222,110 +215,7 @@ class Network:
             and mint.cookie_ok(source, request.qid, request.cookie, now)
         )
 
-    # --- requests ---
-
-    def _find(self, source: Address, request: Request, _now: float) -> Reply:
-        assert isinstance(request, Find)
-        four, six = self._nodes_for(source, request.target)
-        return Found(rid=request.rid, attempt=request.attempt, nodes4=four, nodes6=six)
-
-    def _nodes_for(
-        self, source: Address, target: bytes
-    ) -> tuple[tuple[NodeEntry, ...], tuple[NodeEntry, ...]]:
-        """Return the nearest nodes that ``source`` may be told of, by family, together 8."""
-        reach = scope(source)
-
-        def fit(entry: Neighbour) -> bool:
-            return not entry.suspect and entry.address != source and scope(entry.address) >= reach
-
-        near = [
-            NodeEntry(entry.node_id, entry.address)
-            for table in (self.neighbours.ipv4, self.neighbours.ipv6)
-            for entry in table.closest(target, limits.REPLY_NODES, fit)
-        ]
-        near.sort(key=lambda n: int.from_bytes(n.node_id, "big") ^ int.from_bytes(target, "big"))
-        near = near[: limits.REPLY_NODES]
-        return (
-            tuple(n for n in near if not is_ipv6(n.address)),
-            tuple(n for n in near if is_ipv6(n.address)),
-        )
-
-    def _get_peers(self, source: Address, request: Request, now: float) -> Reply | None:
-        assert isinstance(request, GetPeers)
-        if self.agenda.get(request.qid[:QUERY_BYTES]) is not None:  # our own query came round
-            return Forwarded(
-                rid=request.rid,
-                attempt=request.attempt,
-                verdict=Verdict.NO_ROUTE,
-                units=request.units,
-                token=self.guard.mint.token(source, now),
-            )
-        return self._carrier.received(source, request, now)
-
-    def _accept(self, source: Address, request: Request, now: float) -> Reply:
-        assert isinstance(request, Accept)
-        self._carrier.accepted(request.qid)
-        count = limits.REPLY_PEERS_V6 if is_ipv6(source) else limits.REPLY_PEERS_V4
-        found = tuple(
-            self.peers.sample(request.topic, count, now, asker=source, at_least=scope(source))
-        )
-        four, six = self._nodes_for(source, request.topic)
-        self._store(source, request, now)
-        return Accepted(
-            rid=request.rid,
-            attempt=request.attempt,
-            token=self.guard.mint.token(source, now),
-            peers4=() if is_ipv6(source) else found,
-            peers6=found if is_ipv6(source) else (),
-            nodes4=four,
-            nodes6=six,
-        )
-
-    def _announce(self, source: Address, request: Request, now: float) -> Reply:
-        assert isinstance(request, Announce)
-        refusal = self._store(source, request, now)
-        if refusal is not None:
-            return Error(rid=request.rid, attempt=request.attempt, error=refusal)
-        others = self.peers.count(request.topic, now, but=source)
-        others += request.topic in self.join_servers
-        return Announced(
-            rid=request.rid,
-            attempt=request.attempt,
-            ttl_s=limits.PEER_TTL_S,
-            others=min(others, 2**16 - 1),
-        )
-
-    def _store(self, source: Address, request: Accept | Announce, now: float) -> ErrorCode | None:
-        """Register what ``source`` says of itself; return why not if it is refused."""
-        if not self.peers.knows(request.topic, source) and not self.guard.announce(source, now):
-            return ErrorCode.RATE
-        entry = self.peers.put(
-            request.topic, request.node_id, source, request.status, request.sequence, now
-        )
-        refused = entry is None and request.status is not Status.LEFT
-        return ErrorCode.FULL if refused else None
-
-    def _join(self, source: Address, request: Request, _now: float) -> Reply:
-        assert isinstance(request, Join)
-        serve = self.join_servers.get(request.topic)
-        if serve is None:
-            return Error(rid=request.rid, attempt=request.attempt, error=ErrorCode.NOT_A_PEER)
-        return serve(source, request)
-
-    def _status(self, source: Address, request: Request, now: float) -> Reply:
-        assert isinstance(request, StatusUpdate)
-        known = self.peers.get(request.topic, source)
-        listener = self.status_listeners.get(request.topic, _nobody)
-        if known is None or known.node_id != request.node_id:
-            # A joined peer need not be in the table: its farewell to us as a storer was faster.
-            if not listener(source, request):
-                return Error(rid=request.rid, attempt=request.attempt, error=ErrorCode.NOT_A_PEER)
-        else:
-            status, sequence = request.status, request.sequence
-            entry = self.peers.put(request.topic, request.node_id, source, status, sequence, now)
-            if entry is None or entry.sequence == sequence:
-                listener(source, request)
-        return Noted(rid=request.rid, attempt=request.attempt)
+    # --- offers ---
 
     def _offer(self, source: Address, offer: Offer, now: float) -> None:
         search = self.agenda.get(offer.qid[:QUERY_BYTES])
@@ -343,14 +233,24 @@ class Network:
 
     # --- what is known of other nodes ---
 
-    def _heard(self, address: Address, node_id: NodeID) -> None:
-        self._verified(node_id, address, self.clock.seconds())
+    def _heard(self, address: Address, pong: Pong) -> None:
+        now = self.clock.seconds()
+        changed = self.reach.observed(address, pong.observed, now)
+        self._verified(pong, address, now)
+        self.bindings.tell(address)
+        if changed:
+            self.bindings.changed()
 
-    def _verified(self, node_id: NodeID, address: Address, now: float) -> None:
+    def _verified(self, message: Pong | Request, address: Address, now: float) -> None:
+        """Note that whoever sent ``message`` from ``address`` receives what is sent there."""
+        node_id, nat = message.node_id, message.nat
         self.guard.silent.discard(address)
         self.rpc.paths[address].proved = True
-        new = self.neighbours.get(address) is None
-        if self.neighbours.verified(node_id, address, now) and new:
+        known = self.neighbours.get(address)
+        if known is not None and known.node_id == node_id and (nat is None or nat == known.nat):
+            known.seen_at, known.misses = now, 0  # nearly always: spare the tables
+        elif self.neighbours.verified(node_id, address, now, nat) and known is None:
+            self.own_addresses.pop(address, None)  # a NAT gave it to somebody else
             for found in list(self.neighbour_found):
                 found(address)
             for search in self.agenda:
@@ -406,10 +306,11 @@ class Network:
     # --- what searches need (see search.Surroundings) ---
 
     def walk_candidates(self) -> list[Candidate]:
-        """Return neighbours that are not suspect, with their round-trip times."""
+        """Return neighbours that a walk can reach, with their round-trip times."""
+        now = self.clock.seconds()
         candidates = []
         for entry in self.neighbours:
-            if not entry.suspect:
+            if not entry.suspect and entry.callable_at(now):
                 path = self.rpc.paths.peek(entry.address)
                 srtt = path.srtt_s if path is not None else None
                 candidates.append(Candidate(entry.node_id, entry.address, srtt))
@@ -425,11 +326,11 @@ class Network:
         return len(self.neighbours)
 
     def nearest(self, target: bytes, count: int) -> list[NodeEntry]:
-        """Return known neighbours near ``target``, of both families."""
+        """Return known neighbours near ``target``, of both families, none behind a NAT."""
         return [
             NodeEntry(entry.node_id, entry.address)
             for table in (self.neighbours.ipv4, self.neighbours.ipv6)
-            for entry in table.closest(target, count, lambda e: not e.suspect)
+            for entry in table.closest(target, count, lambda e: not e.suspect and not e.nat)
         ]
 
     def no_route(self, address: Address) -> None:
@@ -458,6 +359,7 @@ class Network:
         """Do what is due: ping silent neighbours, refresh a bucket, forget expired peers."""
         now = self.clock.seconds()
         self.peers.expire(now)
+        self.bindings.upkeep()
         due = [
             entry.address
             for entry in self.neighbours
@@ -487,10 +389,6 @@ class Network:
         self.agenda.stop()
         self._carrier.stop()
         self.rpc.stop()
-
-
-def _nobody(_source: Address, _update: StatusUpdate) -> bool:
-    return False
 
 
 def _quietly(failure: Failure) -> None:

@@ -13,10 +13,11 @@ from __future__ import annotations
 import random
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 from attrs import define, field
 from twisted.internet.error import MessageLengthError
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IReactorTime, ISystemHandle
 from twisted.internet.protocol import DatagramProtocol
 
 from p2pdist import limits
@@ -35,6 +36,7 @@ from p2pdist.logs import new_logger
 from p2pdist.overlay.envelope import NOTICE, Header, notice, read_header
 from p2pdist.overlay.guard import RateLimit
 from p2pdist.overlay.network import Network
+from p2pdist.overlay.reach import LocalAddress, nowhere
 
 
 class NodeSocket(DatagramProtocol):
@@ -46,11 +48,27 @@ class NodeSocket(DatagramProtocol):
     """
 
     noisy = False
+    _sendto: Callable[[bytes, tuple[str, int]], int] | None = None
 
     def __init__(self, node: Node, interface: str) -> None:
         self.node = node
         self.interface = interface
         self.ipv6 = ":" in interface
+
+    def startProtocol(self) -> None:
+        """Take the socket itself to send on, where there is one.
+
+        The transport's ``write`` asks five times whether the host is an IP address, which takes as
+        long as sealing the datagram; every :class:`Address` is one.
+        """
+        transport: object = self.transport
+        if ISystemHandle.providedBy(transport):
+            handle: Any = transport.getHandle()
+            self._sendto = handle.sendto
+
+    def stopProtocol(self) -> None:
+        """Let go of the socket."""
+        self._sendto = None
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         """Hand a datagram to the node; see :meth:`Node.datagram_received`."""
@@ -63,9 +81,11 @@ class NodeSocket(DatagramProtocol):
             OSError: the kernel refuses (no route, no permission).
             MessageLengthError: the kernel finds it too long.
         """
-        if self.transport is not None:
-            host = to_ipv6_socket(address.host) if self.ipv6 else address.host
-            self.transport.write(datagram, (host, address.port))
+        there = (to_ipv6_socket(address.host), address.port) if self.ipv6 else address
+        if self._sendto is not None:
+            self._sendto(datagram, there)
+        elif self.transport is not None:
+            self.transport.write(datagram, there)
 
     def serves(self, address: Address) -> bool:
         """Tell whether this socket can send to ``address`` at all."""
@@ -84,6 +104,7 @@ class Node:
         rng: decides what need not be secret.
         entropy: returns that many unpredictable bytes.
         wall: the time of day, which alone tells that a snapshot was restored.
+        local_address: returns the IP that a datagram to an address leaves from, or ``None``.
 
     Attributes:
         dropped: datagrams dropped before any network saw them, by rule.
@@ -95,6 +116,7 @@ class Node:
     rng: random.Random
     entropy: Callable[[int], bytes]
     wall: Callable[[], float]
+    local_address: LocalAddress = nowhere
     dropped: Counter[str] = field(init=False, factory=Counter)
     wrong_network: list[Callable[[Address], None]] = field(init=False, factory=list)
     _log = new_logger()
@@ -126,6 +148,7 @@ class Node:
                 rng=self.rng,
                 entropy=self.entropy,
                 transmit=self.transmit,
+                local_address=self.local_address,
             )
         return network
 
@@ -196,7 +219,8 @@ class Node:
 
     def transmit(self, datagram: bytes, address: Address) -> None:
         """Send ``datagram``; what cannot be sent is counted and lost, as any datagram may be."""
-        socket = self._heard_on.get(address) or self._socket_for(address)
+        socket = self._heard_on.get(address) if self._heard_on else None
+        socket = socket or self._socket_for(address)
         if socket is None:
             self.dropped["no-socket"] += 1
         else:
@@ -210,6 +234,8 @@ class Node:
 
     def _socket_for(self, address: Address) -> NodeSocket | None:
         """Choose among our sockets: of the family, and bound to loopback only for loopback."""
+        if len(self._sockets) == 1:
+            return self._sockets[0] if self._sockets[0].serves(address) else None
         fitting = [socket for socket in self._sockets if socket.serves(address)]
         local = scope(address) is Scope.LOOPBACK
 

@@ -31,6 +31,7 @@ class Path:
         heard_at: when a reply last came from there, or ``None``.
         proved: whether the address ever proved itself to us, by an answer or by our token.
         misses: calls without an answer since then.
+        told: the ``flags`` we last said of ourselves in a ping that address believes.
     """
 
     srtt_s: float | None = None
@@ -40,6 +41,7 @@ class Path:
     heard_at: float | None = None
     proved: bool = False
     misses: int = 0
+    told: int = 0
 
     def rto_s(self) -> float:
         """Return the timeout of a first try, 0.05 to 3 s (RFC 6298, 2.2 to 2.4)."""

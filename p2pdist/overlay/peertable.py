@@ -9,6 +9,7 @@ newcomer (decision 13). Tests: ``test_peertable``.
 from __future__ import annotations
 
 import random
+from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Iterator
 
@@ -22,7 +23,7 @@ from p2pdist.overlay.messages import (
 )
 
 
-@define(eq=False)
+@define(eq=False, weakref_slot=False)
 class PeerEntry:
     """A peer of one topic.
 
@@ -56,17 +57,28 @@ class PeerTable:
     rng: random.Random
     _topics: dict[Topic, dict[Address, PeerEntry]] = field(init=False, factory=dict)
     _own: dict[Topic, None] = field(init=False, factory=dict)
+    _foreign: list[tuple[int, Topic]] = field(init=False, factory=list)
+    """The other topics by distance from us: in a flood of topics the farthest is found at once."""
     _total: int = field(init=False, default=0)
+    _swept_at: float = field(init=False, default=-limits.UPKEEP_EVERY_S)
 
     def own(self, topic: Topic) -> None:
         """Mark a topic as one of this node's contents: never evicted, larger cap."""
+        if topic in self._own:
+            return
+        if topic in self._topics:
+            self._foreign.pop(bisect_left(self._foreign, self._ranked(topic)))
         self._own[topic] = None
         self._topics.setdefault(topic, {})
 
     def disown(self, topic: Topic) -> None:
         """Treat the topic as foreign again."""
-        self._own.pop(topic, None)
-        if not self._topics.get(topic, True):
+        if topic not in self._own:
+            return
+        del self._own[topic]
+        if self._topics[topic]:
+            insort(self._foreign, self._ranked(topic))
+        else:
             del self._topics[topic]
 
     def knows(self, topic: Topic, address: Address) -> bool:
@@ -117,7 +129,10 @@ class PeerTable:
             if not self._make_room(topic, address, now):
                 return None
             entry = PeerEntry(node_id, address, status, sequence, 0.0)
-            self._topics.setdefault(topic, {})[address] = entry
+            if topic not in self._topics:
+                self._topics[topic] = {}
+                insort(self._foreign, self._ranked(topic))
+            self._topics[topic][address] = entry
             self._total += 1
         entry.joined = joined or (entry.joined and entry.node_id == node_id)
         entry.node_id, entry.status, entry.sequence = node_id, status, sequence
@@ -186,12 +201,22 @@ class PeerTable:
         self._total -= 1
         if not peers and topic not in self._own:
             del self._topics[topic]
+            self._foreign.pop(bisect_left(self._foreign, self._ranked(topic)))
+
+    def _ranked(self, topic: Topic) -> tuple[int, Topic]:
+        return distance(topic, self.own_id), topic
+
+    def _sweep(self, now: float) -> None:
+        """Forget what ran out, unless that was done lately: who is refused must cost little."""
+        if now - self._swept_at >= limits.UPKEEP_EVERY_S:
+            self._swept_at = now
+            self.expire(now)
 
     def _make_room(self, topic: Topic, address: Address, now: float) -> bool:
         """Make place for one more entry, or return False."""
         own = topic in self._own
         if topic not in self._topics and len(self._topics) >= limits.TOPICS:
-            self.expire(now)
+            self._sweep(now)
             if len(self._topics) >= limits.TOPICS and not self._evict_topic(topic):
                 return False
         peers = self._topics.get(topic, {})
@@ -201,7 +226,7 @@ class PeerTable:
             if same >= limits.PORTS_PER_HOST:
                 return False
         if self._total >= limits.PEERS_TOTAL and not own:
-            self.expire(now)
+            self._sweep(now)
             if self._total >= limits.PEERS_TOTAL:
                 return False
         cap = limits.PEERS_PER_OWN_TOPIC if own else limits.PEERS_PER_TOPIC
@@ -209,10 +234,9 @@ class PeerTable:
 
     def _evict_topic(self, newcomer: Topic) -> bool:
         """Drop the foreign topic farthest from us if ``newcomer`` is nearer."""
-        foreign = [topic for topic in self._topics if topic not in self._own]
-        farthest = max(foreign, key=lambda topic: distance(topic, self.own_id), default=None)
-        if farthest is None or distance(farthest, self.own_id) <= distance(newcomer, self.own_id):
+        if not self._foreign or self._foreign[-1] <= self._ranked(newcomer):
             return False
+        farthest = self._foreign[-1][1]
         for entry in self.entries(farthest):
             self._drop(farthest, entry.address)
         return True

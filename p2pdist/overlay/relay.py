@@ -82,7 +82,7 @@ def stamp(message: GetPeers, source: Address) -> GetPeers:
     The first hop writes ``src``, the second ``via``, both from the UDP header.
     """
     if message.hops == 0:
-        flags = message.flags & Flag.LAST
+        flags = message.flags & (Flag.LAST | Flag.NAT)
         return attrs.evolve(message, src=source, via=None, flags=flags)
     if message.hops == 1:
         return attrs.evolve(message, via=source)
@@ -161,8 +161,9 @@ class Relay:
         units = (query.units + 1) // 2
         query.units -= units
         query.lent[chosen.address] = units
-        flags = message.flags
-        if query.first_hop and scope(query.src) < scope(chosen.address):
+        flags = message.flags & ~Flag.NAT
+        hidden = message.flags & Flag.NAT or scope(query.src) < scope(chosen.address)
+        if query.first_hop and hidden:
             flags |= Flag.VIA
         copy = attrs.evolve(message, hops=message.hops + 1, units=units, flags=flags)
         return chosen.address, copy
@@ -183,11 +184,7 @@ class Relay:
     @staticmethod
     def _answerable(query: Query, candidate: Address) -> bool:
         """Tell whether a finder at or behind ``candidate`` can reach src, or via (decision 15)."""
-        reach = scope(candidate)
-        if query.first_hop or scope(query.src) >= reach:
-            return True
-        via = query.message.via
-        return via is not None and bool(query.message.flags & Flag.VIA) and scope(via) >= reach
+        return query.first_hop or scope(query.answer_through or query.src) >= scope(candidate)
 
     def __len__(self) -> int:
         return len(self._queries)

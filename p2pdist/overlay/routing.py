@@ -9,6 +9,9 @@ States of an entry::
     absent -(answered us)-> verified -(1 miss)-> suspect -(3 misses)-> absent: a replacement
                                ^-------(any answer)--'                 moves up
 
+An entry that says it is behind a NAT takes a free place only, ``limits.NAT_PER_TABLE`` at most, and
+makes way for any open newcomer. It can be called for ``limits.NAT_BINDING_S`` after it wrote.
+
 Threat: tables filled by one party. Only nodes that answered us, or proved their address by our
 token, come in; long-lived entries are never evicted for newcomers; global addresses are capped
 per subnet. Tests: ``test_routing``.
@@ -37,17 +40,23 @@ class Neighbour:
         address: where it answered.
         seen_at: when it last answered or proved itself.
         misses: calls it left unanswered since.
+        nat: whether it says that it is behind a NAT.
     """
 
     node_id: NodeID
     address: Address
     seen_at: float
     misses: int = 0
+    nat: bool = False
 
     @property
     def suspect(self) -> bool:
         """Whether walks should avoid it for now."""
         return self.misses > 0
+
+    def callable_at(self, now: float) -> bool:
+        """Tell whether a call gets in: it is open, or its NAT's binding towards us surely is."""
+        return not self.nat or now - self.seen_at < limits.NAT_BINDING_S
 
 
 @define
@@ -87,10 +96,18 @@ class RoutingTable:
         """Return the neighbour at ``address``."""
         return self._by_address.get(address)
 
-    def verified(self, node_id: NodeID, address: Address, now: float) -> bool:
+    def verified(
+        self, node_id: NodeID, address: Address, now: float, nat: bool | None = None
+    ) -> bool:
         """Note that the node at ``address`` answered or proved itself; True if it is in the table.
 
         A node seen under a new address keeps its old entry while that one still answers.
+
+        Args:
+            node_id: as it says.
+            address: where it is.
+            now: seconds.
+            nat: whether it says that it is behind a NAT; ``None`` if it said nothing of that.
         """
         if node_id == self.own_id:
             return False
@@ -98,18 +115,22 @@ class RoutingTable:
         entry = bucket.entries.get(node_id)
         if entry is not None and entry.address == address:
             entry.seen_at, entry.misses = now, 0
-            return True
+            return nat is None or nat == entry.nat or self._turned(entry, nat=nat)
         at_address = self._by_address.get(address)
+        if nat is None:  # it moved within its NAT, or restarted there
+            nat = any(known is not None and known.nat for known in (entry, at_address))
         if at_address is not None:  # restarted with another key, or somebody else's turn there
             self._remove(at_address)
         if entry is not None:
-            if not entry.suspect:
+            if not entry.suspect and entry.callable_at(now):
                 return False
             self._remove(entry)
-        newcomer = Neighbour(node_id, address, now)
-        if self._room(bucket, address):
+        newcomer = Neighbour(node_id, address, now, nat=nat)
+        if self._room(bucket, newcomer) or self._make_room(bucket, newcomer):
             self._insert(bucket, newcomer)
             return True
+        if newcomer.nat:
+            return False
         bucket.replacements[node_id] = newcomer
         bucket.replacements.move_to_end(node_id)
         if len(bucket.replacements) > limits.REPLACEMENTS:
@@ -128,7 +149,7 @@ class RoutingTable:
         self._remove(entry)
         while bucket.replacements:
             _, candidate = bucket.replacements.popitem()
-            if candidate.address not in self._by_address and self._room(bucket, candidate.address):
+            if candidate.address not in self._by_address and self._room(bucket, candidate):
                 self._insert(bucket, candidate)
                 return
 
@@ -187,16 +208,44 @@ class RoutingTable:
     def _bucket(self, node_id: NodeID) -> _Bucket:
         return self._buckets[min(shared_prefix_bits(node_id, self.own_id), ID_BYTES * 8 - 1)]
 
-    def _room(self, bucket: _Bucket, address: Address) -> bool:
-        if len(bucket.entries) >= bucket.size or len(self) >= limits.NEIGHBOURS:
+    def _room(self, bucket: _Bucket, newcomer: Neighbour, without: Neighbour | None = None) -> bool:
+        """Tell whether there is a place for ``newcomer``; ``without`` counts as gone."""
+        if newcomer.nat and self._nats() >= limits.NAT_PER_TABLE:
             return False
-        subnet = subnet_key(address)
+        gone = without is not None
+        near = without is not None and without.node_id in bucket.entries
+        if len(bucket.entries) - near >= bucket.size or len(self) - gone >= limits.NEIGHBOURS:
+            return False
+        subnet = subnet_key(newcomer.address)
         if subnet is None:
             return True
-        if self._subnets.get(subnet, 0) >= limits.SUBNET_PER_TABLE:
+        mate = without is not None and subnet_key(without.address) == subnet
+        if self._subnets.get(subnet, 0) - mate >= limits.SUBNET_PER_TABLE:
             return False
         here = sum(1 for entry in bucket.entries.values() if subnet_key(entry.address) == subnet)
-        return here < limits.SUBNET_PER_BUCKET
+        return here - (near and mate) < limits.SUBNET_PER_BUCKET
+
+    def _make_room(self, bucket: _Bucket, newcomer: Neighbour) -> bool:
+        """Let an open newcomer have a place of an entry behind a NAT, the longest unheard first."""
+        if newcomer.nat:
+            return False
+        hidden = [entry for entry in self._by_address.values() if entry.nat]
+        for entry in sorted(hidden, key=lambda entry: entry.seen_at):
+            if self._room(bucket, newcomer, without=entry):
+                self._remove(entry)
+                return True
+        return False
+
+    def _turned(self, entry: Neighbour, *, nat: bool) -> bool:
+        """Take what an entry now says of itself; False if that costs it its place."""
+        if nat and self._nats() >= limits.NAT_PER_TABLE:
+            self._remove(entry)
+            return False
+        entry.nat = nat
+        return True
+
+    def _nats(self) -> int:
+        return sum(entry.nat for entry in self._by_address.values())
 
     def _insert(self, bucket: _Bucket, entry: Neighbour) -> None:
         bucket.entries[entry.node_id] = entry
@@ -244,9 +293,11 @@ class Neighbourhood:
         """Return the table of the family of ``address``."""
         return self.ipv6 if is_ipv6(address) else self.ipv4
 
-    def verified(self, node_id: NodeID, address: Address, now: float) -> bool:
+    def verified(
+        self, node_id: NodeID, address: Address, now: float, nat: bool | None = None
+    ) -> bool:
         """See :meth:`RoutingTable.verified`."""
-        return self.table(address).verified(node_id, address, now)
+        return self.table(address).verified(node_id, address, now, nat)
 
     def missed(self, address: Address) -> None:
         """See :meth:`RoutingTable.missed`."""

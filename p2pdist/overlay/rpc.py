@@ -21,6 +21,7 @@ Tests: ``test_rpc``.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import OrderedDict
 from collections.abc import Callable
@@ -93,8 +94,9 @@ class RPC:
         node_id: goes into the pings that precede a first contact.
         send: puts a message on the wire.
         paths: round-trip times and tokens by address.
-        heard: called as ``heard(address, node_id)`` when a pong identified an address.
+        heard: called as ``heard(address, pong)`` when a pong identified an address.
         missed: called when a call to an address went unanswered.
+        says: returns the ``flags`` of a ping to an address.
     """
 
     clock: IReactorTime
@@ -103,8 +105,9 @@ class RPC:
     node_id: NodeID
     send: Callable[[Address, Message], None]
     paths: Paths = field(factory=Paths)
-    heard: Callable[[Address, NodeID], None] = lambda _address, _node_id: None
+    heard: Callable[[Address, Pong], None] = lambda _address, _pong: None
     missed: Callable[[Address], None] = lambda _address: None
+    says: Callable[[Address], int] = lambda _address: 0
     mismatched: int = field(init=False, default=0)
     _calls: dict[bytes, _Call] = field(init=False, factory=dict)
     _per_address: dict[Address, int] = field(init=False, factory=dict)
@@ -197,7 +200,7 @@ class RPC:
         if stranger and reply_type is not Pong:
             self._ping_first(call)
         else:
-            self._try(call)
+            self._try(call, path, now)
         return call.done
 
     def ping(self, address: Address, tries: int = limits.FIRST_CONTACT_TRIES) -> Deferred[Reply]:
@@ -220,7 +223,7 @@ class RPC:
 
         self.call(
             address,
-            Ping(node_id=self.node_id),
+            Ping(node_id=self.node_id, flags=self.says(address)),
             tries=tries,
             deadline_s=limits.FIRST_CONTACT_WINDOW_S,
         ).addBoth(pinged)
@@ -229,7 +232,7 @@ class RPC:
     def _ping_first(self, call: _Call) -> None:
         def answered(_pong: Reply) -> None:
             if call.rid in self._calls:
-                self._try(call)
+                self._try(call, self.paths[call.address], self.clock.seconds())
 
         def silent(failure: Failure) -> None:
             assert failure.value is not None
@@ -238,17 +241,17 @@ class RPC:
 
         self.ping(call.address).addCallbacks(answered, silent)
 
-    def _try(self, call: _Call) -> None:
+    def _try(self, call: _Call, path: Path, now: float) -> None:
         """Send (again), and set the timer that sends the next or gives up."""
-        now = self.clock.seconds()
-        path = self.paths[call.address]
         attempt = len(call.sent)
         doublings = attempt - call.forgiven
-        request = attrs.evolve(call.build(call.rid, path.token), attempt=attempt)
+        request = call.build(call.rid, path.token)
+        if request.attempt != attempt:
+            request = attrs.evolve(request, attempt=attempt)
         call.sent.append(now)
-        backoff = path.rto_s() * 2**doublings
+        backoff = path.rto_s()
         if doublings:
-            backoff *= 1 + limits.RTO_JITTER * (2 * self.rng.random() - 1)
+            backoff *= 2**doublings * (1 + limits.RTO_JITTER * (2 * self.rng.random() - 1))
         wait = max(0.0, min(backoff, limits.RTO_MAX_S, call.deadline - now))
         call.timer = self.clock.callLater(wait, self._timed_out, call)
         self.send(call.address, request)
@@ -256,10 +259,11 @@ class RPC:
     def _timed_out(self, call: _Call) -> None:
         call.timer = None
         now = self.clock.seconds()
+        path = self.paths[call.address]
         if len(call.sent) - call.forgiven < call.tries_max and now < call.deadline:
-            self._try(call)
+            self._try(call, path, now)
             return
-        self.paths[call.address].misses += 1
+        path.misses += 1
         self._finish(
             call,
             RequestTimedOut(
@@ -329,7 +333,7 @@ class RPC:
             if token is not None:
                 path.grant(token, now)
             if isinstance(reply, Pong):
-                self.heard(call.address, reply.node_id)
+                self.heard(call.address, reply)
             self._finish(call, reply)
         else:
             self.mismatched += 1
@@ -354,7 +358,7 @@ class RPC:
         if call.timer is not None:
             call.timer.cancel()
         call.forgiven += 1  # a challenged try does not count, but keeps its number
-        self._try(call)
+        self._try(call, path, now)
 
     def stop(self) -> None:
         """Fail every open call with :class:`NodeStopped`; later calls fail at once."""
@@ -402,8 +406,9 @@ class ReplyCache:
     def put(self, source: Address, reply: Reply, now: float) -> None:
         """Remember a reply."""
         self._replies[source, reply.rid] = (now, reply)
-        if len(self._replies) > limits.REPLY_CACHE:
-            self._replies.popitem(last=False)
+        for given_at, _ in list(itertools.islice(self._replies.values(), 2)):  # one comes, two go
+            if len(self._replies) > limits.REPLY_CACHE or now - given_at > limits.REPLY_CACHE_S:
+                self._replies.popitem(last=False)
 
     def __len__(self) -> int:
         return len(self._replies)

@@ -47,6 +47,7 @@ from p2pdist.overlay.messages import (
     Status,
     Verdict,
 )
+from p2pdist.overlay.reach import Reach
 from p2pdist.overlay.rpc import RPC
 
 CONVERGENCE_CALL_S = 2.5
@@ -59,6 +60,7 @@ class Surroundings(Protocol):
     node_id: NodeID
     clock: IReactorTime
     rpc: RPC
+    reach: Reach
 
     def walk_candidates(self) -> list[Candidate]:
         """Return the neighbours that may carry a walk."""
@@ -336,6 +338,10 @@ class Search:
             if reply.verdict is not Verdict.TAKEN:
                 self._refused(walk.address, reply.verdict)
 
+        flags = Flag.LAST if walk.last_hop else Flag(0)
+        if self.network.reach.masked(walk.address):
+            flags |= Flag.NAT
+
         def build(rid: bytes, token: bytes) -> GetPeers:
             return GetPeers(
                 node_id=self.network.node_id,
@@ -344,7 +350,7 @@ class Search:
                 qid=walk.qid,
                 topic=self.topic,
                 units=limits.GET_PEERS_WIDE_UNITS if walk.wide else limits.GET_PEERS_UNITS,
-                flags=Flag.LAST if walk.last_hop else 0,
+                flags=flags,
                 wide=walk.wide,
             )
 

@@ -15,15 +15,76 @@ Tests: ``test_wire``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import msgpack
+from attrs import frozen
 
 from p2pdist import limits
-from p2pdist.addresses import pack, unpack
+from p2pdist.addresses import unpack
 from p2pdist.errors import LocalProtocolError, MalformedMessage, OversizedMessage
-from p2pdist.overlay.fields import Padding
+from p2pdist.overlay.fields import Kind, Padding
 from p2pdist.overlay.messages import MESSAGES, GetPeers, Message, Offer, Ping, Pong
+
+_pack: Callable[[list[Any]], bytes] = msgpack.Packer().pack
+"""Making a packer takes longer than packing; this one keeps nothing of what it could not pack."""
+_unpack = partial(
+    msgpack.unpackb,
+    max_array_len=limits.MSGPACK_ARRAY,
+    max_bin_len=limits.PAYLOAD_BYTES,
+    max_str_len=0,
+    max_map_len=0,
+    max_ext_len=0,
+    use_list=False,
+)
+_EMPTY_BINARY = b"\xc4\x00"
+
+
+@frozen
+class _Layout:
+    """What every message of one kind has in common, found out once and not for each datagram.
+
+    Attributes:
+        kind: the class.
+        values: returns the code and the fields of a message; for padding, no bytes.
+        puts: which elements of that msgpack cannot pack as they are, and what turns them.
+        gets: for each field where it stands, its name, and what checks it.
+        top: the largest datagram, envelope included.
+        padded: whether the last field is padding.
+    """
+
+    kind: type[Message]
+    values: Callable[[Message], tuple[Any, ...]]
+    puts: tuple[tuple[int, Callable[[Any], Any]], ...]
+    gets: tuple[tuple[int, str, Callable[[Any], Any]], ...]
+    top: int
+    padded: bool
+
+    @classmethod
+    def of(cls, kind: type[Message]) -> _Layout:
+        """Find it out."""
+        sent = [(name, codec) for name, codec in kind.fields if not isinstance(codec, Padding)]
+        return cls(
+            kind=kind,
+            values=attrgetter("code", *(name for name, _ in sent)),
+            puts=tuple(
+                (index, codec.put)
+                for index, (_, codec) in enumerate(sent, 1)
+                if type(codec).put is not Kind.put
+            ),
+            gets=tuple(
+                (index, name, codec.get) for index, (name, codec) in enumerate(kind.fields, 1)
+            ),
+            top=limits.OFFER_BYTES if kind is Offer else limits.DATAGRAM_BYTES,
+            padded=len(sent) < len(kind.fields),
+        )
+
+
+_LAYOUTS = {kind: _Layout.of(kind) for kind in MESSAGES.values()}
+_BY_CODE = {kind.code: layout for kind, layout in _LAYOUTS.items()}
 
 
 def encode(message: Message) -> bytes:
@@ -32,34 +93,31 @@ def encode(message: Message) -> bytes:
     Raises:
         LocalProtocolError: it does not fit its bound.
     """
-    if isinstance(message, Pong):
-        grant = message.token + pack(message.observed)
-        row = [message.code, message.rid, message.attempt, message.node_id, grant, message.flags]
-        return msgpack.packb(row)  # type: ignore[no-any-return]
-    row = [message.code]
-    size = 0
-    for name, kind in message.fields:
-        if isinstance(kind, Padding):
-            size = _padded_size(message) - limits.ENVELOPE_BYTES
-        else:
-            row.append(kind.put(getattr(message, name)))
-    if size:
-        bare = len(msgpack.packb(row)) + 2
-        room = size - bare if size - bare < 256 else size - bare - 1
-        if room < 0:
-            raise LocalProtocolError(f"{type(message).__name__} does not fit {size} bytes")
-        row.append(bytes(room))
-    payload: bytes = msgpack.packb(row)
-    top = limits.OFFER_BYTES if isinstance(message, Offer) else limits.DATAGRAM_BYTES
-    if len(payload) + limits.ENVELOPE_BYTES > top:
+    layout = _LAYOUTS[type(message)]
+    row = [*layout.values(message)]
+    for index, put in layout.puts:
+        row[index] = put(row[index])
+    if layout.padded:
+        row.append(b"")
+        return _padded(_pack(row), message)
+    payload = _pack(row)
+    if len(payload) + limits.ENVELOPE_BYTES > layout.top:
         raise LocalProtocolError(f"{type(message).__name__} of {len(payload)} bytes")
     return payload
 
 
-def _padded_size(message: Message) -> int:
+def _padded(bare: bytes, message: Message) -> bytes:
+    """Return the packed row ``bare`` with zeros in its last element, which is empty so far."""
+    size = limits.PING_BYTES
     if isinstance(message, GetPeers):
-        return limits.GET_PEERS_WIDE_BYTES if message.wide else limits.GET_PEERS_BYTES
-    return limits.PING_BYTES
+        size = limits.GET_PEERS_WIDE_BYTES if message.wide else limits.GET_PEERS_BYTES
+    assert bare.endswith(_EMPTY_BINARY), message
+    room = size - limits.ENVELOPE_BYTES - len(bare)
+    if room < 0:
+        raise LocalProtocolError(f"{type(message).__name__} does not fit {size} bytes")
+    if room < 256:
+        return b"%b\xc4%c%b" % (bare[:-2], room, bytes(room))
+    return b"%b\xc5%b%b" % (bare[:-2], (room - 1).to_bytes(2, "big"), bytes(room - 1))
 
 
 def decode(payload: bytes) -> Message:
@@ -69,47 +127,60 @@ def decode(payload: bytes) -> Message:
         OversizedMessage: above ``limits.PAYLOAD_BYTES``, or an offer above its own bound.
         MalformedMessage: anything else that is not exactly a message.
     """
-    if len(payload) > limits.PAYLOAD_BYTES:
-        raise OversizedMessage("payload-size", str(len(payload)))
+    size = len(payload)
+    if size > limits.PAYLOAD_BYTES:
+        raise OversizedMessage("payload-size", str(size))
     try:
-        row = msgpack.unpackb(
-            payload,
-            max_array_len=limits.MSGPACK_ARRAY,
-            max_bin_len=limits.PAYLOAD_BYTES,
-            max_str_len=0,
-            max_map_len=0,
-            max_ext_len=0,
-            use_list=False,
-        )
+        row = _unpack(payload)
     except (ValueError, TypeError, RecursionError, OverflowError) as error:
         # msgpack's own exceptions are ValueErrors; so are bad UTF-8 and trailing bytes
         raise MalformedMessage("msgpack", type(error).__name__) from None
     if type(row) is not tuple or not row or type(row[0]) is not int:
         raise MalformedMessage("message-shape")
-    kind = MESSAGES.get(row[0])
-    if kind is None:
+    layout = _BY_CODE.get(row[0])
+    if layout is None:
         raise MalformedMessage("message-code", str(row[0]))
-    if len(row) != len(kind.fields) + 1:
-        raise MalformedMessage("message-fields", kind.__name__)
-    values = {name: codec.get(raw) for (name, codec), raw in zip(kind.fields, row[1:], strict=True)}
-    return _finish(kind, values, len(payload) + limits.ENVELOPE_BYTES)
+    if len(row) != len(layout.gets) + 1:
+        raise MalformedMessage("message-fields", layout.kind.__name__)
+    values = {name: get(row[index]) for index, name, get in layout.gets}
+    finish = _FINISH.get(layout.kind)
+    if finish is not None:
+        finish(values, size + limits.ENVELOPE_BYTES)
+    return layout.kind(**values)
 
 
-def _finish(kind: type[Message], values: dict[str, Any], size: int) -> Message:
-    """Check what concerns a whole message, and make it."""
-    values.pop("padding", None)
-    if kind is Pong:
-        grant = values.pop("grant")
-        values["token"] = grant[: limits.TOKEN_BYTES]
-        values["observed"] = unpack(grant[limits.TOKEN_BYTES :])
-    elif kind is GetPeers:
-        if size not in {limits.GET_PEERS_BYTES, limits.GET_PEERS_WIDE_BYTES}:
-            raise MalformedMessage("get_peers-size", str(size))
-        if values["units"] * limits.OFFER_BYTES > size:
-            raise MalformedMessage("get_peers-units", str(values["units"]))
-        values["wide"] = size == limits.GET_PEERS_WIDE_BYTES
-    elif kind is Offer and size > limits.OFFER_BYTES:
-        raise OversizedMessage("offer-size", str(size))
-    elif kind is Ping and size != limits.PING_BYTES:
+# --- what concerns a whole message: its datagram's size, and values that are not its attributes ---
+
+
+def _finish_pong(values: dict[str, Any], _size: int) -> None:
+    grant = values.pop("grant")
+    values["token"] = grant[: limits.TOKEN_BYTES]
+    values["observed"] = unpack(grant[limits.TOKEN_BYTES :])
+
+
+def _finish_ping(values: dict[str, Any], size: int) -> None:
+    if size != limits.PING_BYTES:
         raise MalformedMessage("ping-size", str(size))
-    return kind(**values)
+    del values["padding"]
+
+
+def _finish_get_peers(values: dict[str, Any], size: int) -> None:
+    if size not in {limits.GET_PEERS_BYTES, limits.GET_PEERS_WIDE_BYTES}:
+        raise MalformedMessage("get_peers-size", str(size))
+    if values["units"] * limits.OFFER_BYTES > size:
+        raise MalformedMessage("get_peers-units", str(values["units"]))
+    values["wide"] = size == limits.GET_PEERS_WIDE_BYTES
+    del values["padding"]
+
+
+def _finish_offer(_values: dict[str, Any], size: int) -> None:
+    if size > limits.OFFER_BYTES:
+        raise OversizedMessage("offer-size", str(size))
+
+
+_FINISH: dict[type[Message], Callable[[dict[str, Any], int], None]] = {
+    Pong: _finish_pong,
+    Ping: _finish_ping,
+    GetPeers: _finish_get_peers,
+    Offer: _finish_offer,
+}

@@ -4,7 +4,7 @@ Job: one object, :class:`World`, from one seed; hosts that crash, restart, pause
 import for a test. Everything is deterministic: the same seed gives the same trace, whatever
 PYTHONHASHSEED is. Does NOT know p2pdist's protocols. Tests: ``test_network``.
 
-The floors beneath: ``simtime`` (heap of events) < ``simwires`` (links, faults, trace) <
+The floors beneath: ``simulation.timeline`` (heap of events) < ``simwires`` (links, faults, trace) <
 ``simsocket``, ``simudp``, ``simtcp`` (kernel sockets under Twisted's own transports) <
 ``simreactor``. Usage::
 
@@ -28,7 +28,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from p2pdist.test.simreactor import SimReactor, SimResolver, SimWorkers
-from p2pdist.test.simtime import Boot, Stuck
+from p2pdist.simulation.timeline import Boot, Stuck
 from p2pdist.test.simwires import Link, Machine, Record, Wires, parse_ip
 
 __all__ = ["Host", "Link", "Record", "Stuck", "World"]
@@ -127,6 +127,13 @@ class Host(Machine):
     def resume(self) -> None:
         """Let a paused process go on."""
         self.boot.resume(self.world)
+
+    def local_address(self, towards: tuple[str, int]) -> str | None:
+        """Return the IP that packets to ``towards`` leave from, as its kernel says."""
+        try:
+            return self.source_for(towards[0], "::")
+        except OSError:
+            return None
 
     def leaks(self) -> list[str]:
         """Return what is left in the process: delayed calls, ports, connections.

@@ -73,7 +73,8 @@ class OverlayNode:
         """Start a node on ``host`` that knows the given ``nodes``."""
         reactor = host.reactor
         wall = wall or reactor.seconds
-        node = Node(NodeKey.from_seed(host.entropy(32)), reactor, host.rng, host.entropy, wall)
+        key = NodeKey.from_seed(host.entropy(32))
+        node = Node(key, reactor, host.rng, host.entropy, wall, host.local_address)
         network = node.add_network(keys)
         reactor.listenUDP(limits.DEFAULT_PORT, node.add_socket(interface), interface=interface)
         reports: list[EntryReport] = []

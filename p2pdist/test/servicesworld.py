@@ -75,6 +75,7 @@ class Station:
             rng=host.rng,
             wall=host.reactor.seconds,
             private_addresses=tuple(ip for ip in host.addresses if ":" not in ip),
+            local_address=host.local_address,
         )
 
     def run(

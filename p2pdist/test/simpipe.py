@@ -14,7 +14,7 @@ import errno
 from collections import deque
 from typing import Final, Protocol
 
-from p2pdist.test.simtime import KERNEL
+from p2pdist.simulation.timeline import KERNEL
 from p2pdist.test.simwires import Machine, SocketAddress
 
 WINDOW_BYTES: Final = 1 << 20

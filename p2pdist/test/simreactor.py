@@ -32,7 +32,7 @@ from zope.interface import implementer
 
 from p2pdist.test import simtcp, simudp
 from p2pdist.test.simsocket import Socket
-from p2pdist.test.simtime import DelayedCall
+from p2pdist.simulation.timeline import DelayedCall
 from p2pdist.test.simwires import Machine, parse_ip
 from p2pdist.workers import IWorkers
 

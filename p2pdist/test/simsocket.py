@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IHalfCloseableDescriptor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from p2pdist.test.simtime import Boot
+from p2pdist.simulation.timeline import Boot
 from p2pdist.test.simwires import Machine, SocketAddress, shown
 
 _log = Logger()

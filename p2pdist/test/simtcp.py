@@ -21,7 +21,7 @@ from twisted.logger import Logger
 
 from p2pdist.test.simpipe import RTO_S, Pipe
 from p2pdist.test.simsocket import Socket
-from p2pdist.test.simtime import KERNEL
+from p2pdist.simulation.timeline import KERNEL
 from p2pdist.test.simwires import Machine, SocketAddress, parse_ip, refuse
 
 SYN_RETRIES: Final = 6

@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from attrs import define, field, frozen
 
-from p2pdist.test.simtime import KERNEL, Boot, Timeline
+from p2pdist.simulation.timeline import KERNEL, Boot, Timeline
 
 LOOPBACK_S: Final = 20e-6
 TRACE_KEPT: Final = 200_000
@@ -203,6 +203,7 @@ class Machine:
         udp: bound UDP sockets.
         tcp: listening TCP sockets.
         streams: its ends of TCP connections.
+        router: the NAT before it, see ``simnat``; without one it is reached from everywhere.
     """
 
     def __init__(self, wires: Wires, name: str, addresses: tuple[str, ...]) -> None:
@@ -216,6 +217,7 @@ class Machine:
         self.udp = Ports()
         self.tcp = Ports()
         self.streams: dict[Any, None] = {}
+        self.router: Machine | None = None
         self._next_port = _FIRST_FREE_PORT
 
     def set_bandwidth(self, up: float | None, down: float | None) -> None:
@@ -226,6 +228,19 @@ class Machine:
     def owns(self, ip: str) -> bool:
         """Tell whether packets to ``ip`` end here."""
         return ip in self.addresses or is_loopback(ip)
+
+    def outward(
+        self, inside: Machine, source: SocketAddress, target: SocketAddress
+    ) -> SocketAddress:
+        """Return the source that a datagram from ``inside`` shows behind this router."""
+        raise NotImplementedError
+
+    def inward(
+        self, source: SocketAddress, target: SocketAddress
+    ) -> tuple[Machine, SocketAddress] | None:
+        """Return the machine and socket that a datagram arriving here is for."""
+        del source
+        return self, target
 
     def free_port(self, ports: Ports, ip: str) -> int:
         """Return the next free port; a port is not given again soon, not even after a restart."""
@@ -356,7 +371,10 @@ class Wires(Timeline):
 
     def route(self, sender: Machine, ip: str) -> Machine | None:
         """Return the machine that packets from ``sender`` to ``ip`` reach."""
-        return sender if is_loopback(ip) else self._machines.get(ip)
+        if is_loopback(ip):
+            return sender
+        found = self._machines.get(ip)
+        return found if found and found.router in {None, sender.router} else None
 
     def is_cut(self, a: Machine, b: Machine) -> bool:
         """Tell whether packets from ``a`` to ``b`` are lost without exception."""
@@ -382,8 +400,10 @@ class Wires(Timeline):
         self, sender: Machine, source: SocketAddress, target: SocketAddress, data: bytes
     ) -> None:
         """Send a datagram towards ``target`` and see what becomes of it."""
-        self.record(source, target, "udp", len(data))
         receiver = self.route(sender, target[0])
+        if sender.router and receiver and receiver.router is None:
+            source = sender.router.outward(sender, source, target)
+        self.record(source, target, "udp", len(data))
         if receiver is not None:
             self._carry(sender, receiver, source, target, data)
         elif is_multicast(target[0]):
@@ -416,7 +436,10 @@ class Wires(Timeline):
     def _deliver(
         self, receiver: Machine, source: SocketAddress, target: SocketAddress, data: bytes
     ) -> None:
-        ip, port = target
+        ended = receiver.inward(source, target)
+        if ended is None:
+            return
+        receiver, (ip, port) = ended
         socket = receiver.udp.find(ip, port)
         if socket is None:
             return

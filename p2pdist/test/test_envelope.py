@@ -130,10 +130,10 @@ class SealTests(TestCase):
         """A process opens its own datagrams if it is asked to, unchanged ones only."""
         sender = sealer(1)
         datagram = sender.seal(b"payload")
-        self.assertEqual(b"payload", sender.open_own(datagram, read_header(datagram)))
+        self.assertEqual(b"payload", sender.open_own(datagram))
         forged = datagram[:30] + data.draw(strategies.mutations(datagram[30:]))
         with self.assertRaises(AuthenticationFailed):
-            sender.open_own(forged, read_header(forged))
+            sender.open_own(forged)
 
     def test_nonce_never_repeats(self):
         """After 2^32 datagrams the boot id is new, so no (key, nonce) pair comes twice."""
@@ -169,6 +169,17 @@ class SealTests(TestCase):
         opened(receiver, kept.seal(b"p"))
         self.assertEqual(limits.ENVELOPE_SENDERS, receiver.senders)
 
+    def test_ciphers_are_bounded(self):
+        """Ciphers are kept for the latest senders; any other's is made again."""
+        receiver, first = sealer(0), sealer(1)
+        opened(receiver, first.seal(b"p"))
+        for number in range(limits.ENVELOPE_CIPHERS):
+            opened(receiver, sealer(10 + number).seal(b"p"))
+        self.assertEqual(limits.ENVELOPE_CIPHERS, len(receiver._ciphers))
+        self.assertNotIn(first.boot_id, receiver._ciphers)
+        self.assertEqual(b"q", opened(receiver, first.seal(b"q")))
+        self.assertEqual(limits.ENVELOPE_CIPHERS, len(receiver._ciphers))
+
 
 class ReplayTests(TestCase):
     """Private networks accept a datagram once; public ones as often as it comes (decision 6)."""
@@ -189,7 +200,7 @@ class ReplayTests(TestCase):
         for port in range(1, 8):
             self.assertEqual(b"p", opened(receiver, datagram, Address("192.0.2.9", port)))
         self.assertEqual(b"p", opened(receiver, datagram))
-        kept = receiver._senders[sender.boot_id].windows
+        kept = receiver._windows[sender.boot_id]
         self.assertEqual(4, len(kept))
         self.assertIn(SOURCE, kept)
 

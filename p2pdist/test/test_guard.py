@@ -100,6 +100,13 @@ class RateLimitTests(TestCase):
         self.assertTrue(limit.allow("k", 1.0))
         self.assertEqual([True, True, False], [limit.allow("k", 100.0) for _ in range(3)])
 
+    @given(st.floats(0, 1e7), st.sampled_from([limits.RATE_PING, limits.RATE_RELAY_BYTES]))
+    def test_whole_burst_at_any_time(self, now: float, rate: tuple[float, float]):
+        """However long the clock has run, a full bucket gives its burst and not a unit more."""
+        limit: RateLimit[str] = RateLimit(rate)
+        allowed = [limit.allow("k", now, rate[1] / 8) for _ in range(9)]
+        self.assertEqual([True] * 8 + [False], allowed)
+
     def test_clock_going_back(self):
         """Time that goes back gives and takes nothing."""
         limit: RateLimit[str] = RateLimit((1.0, 1.0))

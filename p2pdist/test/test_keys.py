@@ -37,6 +37,13 @@ class DerivationTests(TestCase):
         expected = hmac.new(b"key", b"abc", "sha256").digest()
         self.assertEqual(expected, keys.mac(b"key", b"a", b"bc"))
 
+    @given(st.binary(max_size=64), st.binary(max_size=100), st.binary(max_size=100))
+    def test_keyed_mac(self, key: bytes, text: bytes, other: bytes):
+        """A MAC that keeps its key is the same MAC, for one text after another."""
+        made = keys.Mac(key)
+        for each in (text, other, text):
+            self.assertEqual(keys.mac(key, each), made.digest(each))
+
     def test_join_proof_depends_on_everything(self):
         """Another key, label, nonce or id, or the ids swapped, gives another proof."""
         a, b = NodeID(b"a" * 20), NodeID(b"b" * 20)

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 
 from p2pdist.addresses import Address, Scope, scope
 from p2pdist.faces.process import steady
-from p2pdist.machine import private_addresses, real_machine, resolve_with
+from p2pdist.machine import local_address, private_addresses, real_machine, resolve_with
 from p2pdist.storage.disk import IDisk
 from p2pdist.test.support import TestCase
 from p2pdist.workers import IWorkers
@@ -95,6 +95,13 @@ class RealMachineTests(TestCase):
         """Only private IPv4 addresses of this machine count, and never loopback."""
         for ip in private_addresses():
             self.assertIs(Scope.PRIVATE, scope(Address(ip, 1)))
+
+    def test_local_address(self):
+        """A datagram to an address of our own can leave from that very address, others cannot."""
+        for ip in ("127.0.0.1", "127.1.2.3", *private_addresses()):
+            self.assertEqual(ip, local_address(Address(ip, 9)))
+        self.assertNotEqual("203.0.113.77", local_address(Address("203.0.113.77", 9)))
+        self.assertIsNone(local_address(Address("255.255.255.255", 9)), "broadcasts are refused")
 
     def test_clock_cannot_be_set(self):
         """The reactor's clock becomes one that setting the time of day does not move."""

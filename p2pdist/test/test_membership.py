@@ -104,6 +104,23 @@ class MeetingTests(TestCase):
         self.assertEqual("left", seen.events[-1][0])
         self.assertIsNone(bootstrap.network.peers.get(TOPIC, node_x.address))
 
+    def test_status_does_not_overtake_the_reply_to_a_join(self) -> None:
+        """A member that already holds the joiner's token does not lose it again at once."""
+        world, (a, b) = lan(count=2)
+        world.link(delay=0.01)
+        member = OverlayNode.on(a)
+        joiner = OverlayNode.on(b, member)
+        world.run(1)
+        world.wait_for(member.network.contact(joiner.address))
+        theirs, _ = member.join(Status.SEED)
+        world.run(1)
+        joiner.network.peers.remove(TOPIC, member.address)  # as if others stored it
+        ours, seen = joiner.join()
+        world.run(5)
+        self.assertEqual([("joined", "10.0.0.1", True)], seen.events)
+        self.assertEqual([Status.SEED], [peer.status for peer in ours.joined.values()])
+        self.assertEqual([Status.LEECH], [peer.status for peer in theirs.joined.values()])
+
     def test_restart_with_a_clock_set_back(self) -> None:
         """A crashed peer that counts from lower numbers is joined and believed again."""
         world, (b, x, y) = lan(count=3)

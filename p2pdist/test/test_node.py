@@ -242,6 +242,27 @@ class SocketTests(TestCase):
             one.datagramReceived(datagram, source)
         self.assertEqual(limits.SOCKET_MEMORY, len(node._heard_on))
 
+    def test_the_socket_itself_is_used(self) -> None:
+        """On a real port datagrams go straight to its socket, until it is closed."""
+        world = World(1)
+        host = world.host("10.0.0.1")
+        there = Stranger(world.host("10.0.0.2"))
+        socket = node_of(world, host).add_socket("10.0.0.1")
+        port = host.reactor.listenUDP(7667, socket, interface="10.0.0.1")
+        transport = FakeTransport()
+        self.patch(socket, "transport", transport)
+        ping = encode(Ping(node_id=there.node_id))
+        datagram = Envelope(PUBLIC_NETWORK, host.entropy).seal(ping)
+        socket.send(datagram, there.address)
+        world.run(1.0)
+        self.assertEqual(len(datagram), there.bytes_received)
+        self.assertEqual([], transport.written)
+        port.stopListening()
+        world.run(1.0)
+        socket.send(datagram, there.address)
+        world.run(1.0)
+        self.assertEqual(len(datagram), there.bytes_received)
+
     def test_refused_sends_are_counted(self) -> None:
         """What the kernel refuses is lost as any datagram may be."""
         for error in (OSError(101, "no route"), MessageLengthError("too long")):

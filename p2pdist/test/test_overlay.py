@@ -582,6 +582,14 @@ class CarrierTests(StrangerCase):
         self.world.run(0.01)
         self.assertEqual(before, len(self.stranger.heard(Offer)))
 
+    def test_query_without_a_way_spends_nothing(self) -> None:
+        """What could not be passed on leaves the ration for others as it was."""
+        self.stranger.send(self.node.address, self.query(rid=b"no way.."))
+        self.world.run_until(lambda: self.stranger.heard(Forwarded))
+        self.assertEqual(Verdict.NO_ROUTE, self.stranger.heard(Forwarded)[0].verdict)
+        burst = int(limits.RATE_RELAY_BYTES[1])
+        self.assertTrue(self.node.network.guard.relay(burst, self.world.now))
+
     def take(self, verdict: Verdict, units: int, query: GetPeers) -> None:
         """Answer a forwarded query as the other stranger."""
         reply = Forwarded(

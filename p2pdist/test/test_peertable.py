@@ -259,6 +259,30 @@ class TopicCapTests(PeerTableCase):
         self.assertEqual(set(), self.addresses(topic(1000)))
         self.assertEqual({spread(1)}, self.addresses(topic(1000 + limits.TOPICS - 1)))
 
+    def test_farthest_topic_is_known_whatever_came_and_went(self):
+        """Topics that emptied, became our own, or no longer are, are counted as what they are."""
+        self.patch(limits, "TOPICS", 3)
+        for far in (10, 20, 30):
+            self.put(spread(1), topic=topic(far))
+        self.table.remove(topic(30), spread(1))
+        self.put(spread(1), topic=topic(40))
+        self.table.own(topic(40))
+        self.put(spread(1), topic=topic(15))
+        self.assertEqual(set(), self.addresses(topic(20)))
+        self.table.disown(topic(40))
+        self.put(spread(1), topic=topic(12))
+        left = [number for number in range(50) if self.addresses(topic(number))]
+        self.assertEqual([10, 12, 15], left)
+
+    def test_full_table_is_swept_now_and_then(self):
+        """Refusing costs little: what ran out is looked for once in UPKEEP_EVERY_S."""
+        self.patch(limits, "TOPICS", 2)
+        for far in (10, 20):
+            self.put(spread(1), topic=topic(far))
+        for later, stored in [(-1.0, 0), (1.0, 0), (limits.UPKEEP_EVERY_S - 1, 1)]:
+            self.put(spread(1), TTL + later, topic=topic(99))
+            self.assertEqual(stored, len(self.addresses(topic(99))))
+
     def test_only_own_topics(self):
         """A node with as many contents as topics fit stores no foreign one."""
         for number in range(limits.TOPICS):

@@ -70,7 +70,8 @@ class StampTests(TestCase):
         stamped = stamp(request, source)
         if request.hops == 0:
             self.assertEqual((source, None), (stamped.src, stamped.via))
-            self.assertEqual(request.flags & Flag.LAST, stamped.flags, "nobody asks for VIA")
+            kept = Flag.LAST | Flag.NAT
+            self.assertEqual(request.flags & kept, stamped.flags, "nobody asks for VIA")
         elif request.hops == 1:
             self.assertEqual((request.src, source), (stamped.src, stamped.via))
         else:
@@ -199,6 +200,13 @@ class ScopeTests(TestCase):
             assert chosen is not None
             self.assertEqual(through, bool(chosen[1].flags & Flag.VIA), (src, host))
 
+    def test_initiator_behind_a_nat(self):
+        """The first hop turns its wish into VIA; a later hop's flag means nothing."""
+        for hops, flags in ((0, Flag.VIA), (2, Flag(0))):
+            chosen = self.hop("9.9.9.9", hops=hops, flags=Flag.NAT)
+            assert chosen is not None
+            self.assertEqual(flags, chosen[1].flags)
+
     def test_later_hops(self):
         """Later a query goes only where src, or via if it is to be used, can be reached from."""
         private, public = Address("10.0.0.1", 1), Address("8.3.3.3", 1)
@@ -209,6 +217,7 @@ class ScopeTests(TestCase):
             ({"src": private, "via": None, "flags": Flag.VIA}, "9.9.9.9", False),
             ({"src": private, "via": public}, "10.0.0.2", True),
             ({"src": public, "via": None}, "10.0.0.2", True),
+            ({"src": public, "via": private, "flags": Flag.VIA}, "9.9.9.9", False),
         ]
         for facts, host, goes in cases:
             self.assertEqual(goes, self.hop(host, **facts) is not None, (facts, host))

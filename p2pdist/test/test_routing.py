@@ -239,6 +239,80 @@ class SubnetTests(TestCase):
         self.assertEqual(limits.BUCKET_SIZES[0], len(filled(0)))
 
 
+class NatTests(TestCase):
+    """Neighbours behind NATs: guests, while nobody else needs the place."""
+
+    def test_callable_while_its_binding_is_open(self):
+        """An open node can always be called, one behind a NAT for NAT_BINDING_S after its word."""
+        table = RoutingTable(OWN)
+        for number, nat in enumerate((False, True)):
+            table.verified(node_in(0, number), local(number), 100.0, nat)
+        for later, callable_then in ((0.0, True), (limits.NAT_BINDING_S, False)):
+            self.assertEqual([True, callable_then], [e.callable_at(100.0 + later) for e in table])
+
+    def test_what_it_says_last_counts(self):
+        """A node may turn; who says nothing of NATs stays what it is, also where it moves."""
+        table = RoutingTable(OWN)
+        for nat, now_nat in ((None, False), (True, True), (None, True), (False, False)):
+            self.assertTrue(table.verified(node_in(0, 1), local(1), 0.0, nat))
+            (entry,) = table
+            self.assertEqual(now_nat, entry.nat)
+        table.verified(node_in(0, 1), local(1), 0.0, True)
+        self.assertFalse(table.verified(node_in(0, 1), local(2), limits.NAT_BINDING_S - 1))
+        self.assertTrue(table.verified(node_in(0, 1), local(2), limits.NAT_BINDING_S))
+        (entry,) = table
+        self.assertEqual((local(2), True), (entry.address, entry.nat))
+
+    def test_open_newcomer_replaces_one_behind_a_nat(self):
+        """In a full bucket the longest unheard of them goes; when none is left, nobody does."""
+        table = filled(3)
+        size = len(table)
+        for number, seen in ((0, 20.0), (1, 10.0)):
+            table.verified(node_in(3, number), local(number), seen, True)
+        gone = []
+        for newcomer in range(100, 103):
+            before = {entry.address for entry in table}
+            entered = table.verified(node_in(3, newcomer), local(newcomer), 30.0)
+            gone += [entered, *(before - {entry.address for entry in table})]
+        self.assertEqual([True, local(1), True, local(0), False], gone)
+        self.assertEqual(size, len(table))
+
+    def test_one_behind_a_nat_pushes_nobody_out(self):
+        """It finds no place in a full bucket, and none among the replacements."""
+        table = filled(3)
+        self.assertFalse(table.verified(node_in(3, 100), local(100), 1.0, True))
+        for _ in range(limits.MISSES_DEAD):
+            table.missed(local(0))
+        self.assertIsNone(table.get(local(100)))
+        self.assertTrue(table.verified(node_in(3, 100), local(100), 1.0, True))
+
+    def test_bound(self):
+        """NAT_PER_TABLE of them at most, whether they come so or turn so."""
+        table = RoutingTable(OWN)
+        for number in range(limits.NAT_PER_TABLE):
+            depth, number_in = divmod(number, limits.BUCKET_SIZES[-1])
+            place = node_in(depth, number_in)
+            self.assertTrue(table.verified(place, local(number), 0.0, True))
+        self.assertFalse(table.verified(node_in(9, 0), local(9999), 0.0, True))
+        self.assertTrue(table.verified(node_in(9, 0), local(9999), 0.0))
+        self.assertFalse(table.verified(node_in(9, 0), local(9999), 0.0, True))
+        self.assertIsNone(table.get(local(9999)))
+        self.assertEqual(limits.NAT_PER_TABLE, len(table))
+
+    def test_subnet_caps_make_way_too(self):
+        """An open node is not kept out because its subnet is full of nodes behind one NAT."""
+        table = RoutingTable(OWN)
+        for number in range(limits.SUBNET_PER_BUCKET):
+            address = Address("50.1.0.1", 40001 + number)
+            self.assertTrue(table.verified(node_in(0, number), address, 0.0, True))
+        other = Address("50.2.0.1", 40001)
+        self.assertTrue(table.verified(node_in(0, 8), other, -1.0, True))
+        self.assertFalse(table.verified(node_in(0, 9), Address("50.1.0.9", 7667), 0.0, True))
+        self.assertTrue(table.verified(node_in(0, 9), Address("50.1.0.9", 7667), 0.0))
+        self.assertIsNotNone(table.get(other), "its place would not have helped")
+        self.assertEqual(limits.SUBNET_PER_BUCKET + 1, len(table))
+
+
 class UpkeepTests(TestCase):
     """What is due, and how large the network seems."""
 

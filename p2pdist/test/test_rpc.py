@@ -131,7 +131,7 @@ class CallCase(TestCase):
             chance.randbytes,
             OWN,
             self.transmit,
-            heard=lambda address, node_id: self.heard.append((address, node_id)),
+            heard=lambda address, pong: self.heard.append((address, pong.node_id)),
             missed=self.missed.append,
         )
 
@@ -656,6 +656,16 @@ class ReplyCacheTests(TestCase):
         cache.put(THERE, Found(rid=b"r" * 8, attempt=0), 0.0)
         self.assertIsNotNone(cache.get(THERE, self.request(), limits.REPLY_CACHE_S))
         self.assertIsNone(cache.get(THERE, self.request(), limits.REPLY_CACHE_S + 0.1))
+
+    def test_bursts_are_forgotten(self):
+        """What is too old to be given again goes as new replies come, two for each."""
+        cache = ReplyCache()
+        for number in range(100):
+            cache.put(THERE, Found(rid=number.to_bytes(8, "big"), attempt=0), 0.0)
+        for number in range(60):
+            reply = Found(rid=number.to_bytes(8, "big"), attempt=0)
+            cache.put(ELSEWHERE, reply, limits.REPLY_CACHE_S + 1.0)
+        self.assertEqual(60, len(cache))
 
     def test_bound(self):
         """So many replies are kept, the oldest go first."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+from typing import Any
 
 from attrs import evolve
 from twisted.application.service import IServiceCollection
 from twisted.internet.error import CannotListenError
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import DatagramProtocol, Factory
 from twisted.logger import LogLevel, capturedLogs
 
 from p2pdist import limits
@@ -201,11 +202,23 @@ class PortTests(TestCase):
         self.assertEqual([], list(station.host.udp))
 
     def test_junk_cannot_starve_tcp(self):
-        """The UDP socket reads ``limits.UDP_READ_BYTES`` a turn, not a quarter of a megabyte."""
-        station = Station.at(lan(), "10.0.0.1")
-        station.run()
-        readers = station.host.reactor.getReaders()
-        self.assertIn(limits.UDP_READ_BYTES, [getattr(r, "maxThroughput", None) for r in readers])
+        """A turn reads ``limits.UDP_READ_DATAGRAMS``, also of empty ones, and the next reads on."""
+        world = lan()
+        station = Station.at(world, "10.0.0.1")
+        dropped = station.run().overlay.node.dropped
+        world.run(1)
+        station.host.pause()
+        port: Any = world.host("10.0.0.2").reactor.listenUDP(0, DatagramProtocol())
+        for _ in range(3 * limits.UDP_READ_DATAGRAMS):
+            port.write(b"", ("10.0.0.1", limits.DEFAULT_PORT))
+        world.run(1)
+        station.host.resume()
+        read: list[int] = []
+        while sum(read) < 3 * limits.UDP_READ_DATAGRAMS:
+            before = dropped["datagram-short"]
+            world.step()
+            read.append(dropped["datagram-short"] - before)
+        self.assertEqual([limits.UDP_READ_DATAGRAMS] * 3, [count for count in read if count])
 
     def test_address_of_another_machine(self):
         """An address this machine does not have is refused with a reason."""

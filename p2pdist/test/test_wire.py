@@ -120,6 +120,24 @@ class RoundTripTests(TestCase):
         ]
         self.assertEqual([0x04, 0x10, 0x7E, 0x7F], [kind.code for kind in others])
 
+    def test_messages_are_values(self):
+        """Messages and nodes of the same content are equal and hash alike; others are not."""
+        for made in (
+            lambda n: messages.Find(**HEAD, target=n),
+            lambda n: nodes(peers4(1))[0 : n[0]],
+        ):
+            self.assertEqual(made(b"\1" * 20), made(b"\1" * 20))
+            self.assertEqual(hash(made(b"\1" * 20)), hash(made(b"\1" * 20)))
+            self.assertNotEqual(made(b"\1" * 20), made(b"\0" * 20))
+
+    def test_what_cannot_be_packed_leaves_nothing_behind(self):
+        """After a message that does not pack, the next one is encoded as ever."""
+        find = messages.Find(**HEAD, target=TOPIC)
+        expected = wire.encode(find)
+        with self.assertRaises(OverflowError):
+            wire.encode(messages.Announced(rid=RID, attempt=1, ttl_s=1, others=2**64))
+        self.assertEqual(expected, wire.encode(find))
+
     def test_annotated_bytes(self):
         """A find request is one msgpack array in the documented order."""
         expected = [2, RID, 1, TOKEN, NODE_ID, TOPIC]
