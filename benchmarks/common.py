@@ -50,10 +50,21 @@ class Report:
     seed: int = 0
     figures: list[Figure] = field(factory=list)
 
-    def add(self, name: str, value: float, unit: str, *, at_most: float | None = None) -> None:
-        """Add a figure; with ``at_most`` it has a target."""
-        target = "" if at_most is None else f"<= {at_most:g}"
-        holds = None if at_most is None else value <= at_most
+    def add(
+        self,
+        name: str,
+        value: float,
+        unit: str,
+        *,
+        at_most: float | None = None,
+        at_least: float | None = None,
+    ) -> None:
+        """Add a figure; with ``at_most`` or ``at_least`` it has a target."""
+        target, holds = "", None
+        if at_most is not None:
+            target, holds = f"<= {at_most:g}", value <= at_most
+        elif at_least is not None:
+            target, holds = f">= {at_least:g}", value >= at_least
         self.figures.append(Figure(name, round(value, 4), unit, target, holds))
 
     def skip(self, name: str, unit: str, why: str) -> None:

@@ -8,7 +8,15 @@ from pathlib import Path
 
 from common import options
 
-SCRIPTS = ("startup.py", "main_job.py")
+SCRIPTS = (
+    "startup.py",
+    "main_job.py",
+    "rpc.py",
+    "memory.py",
+    "real_overlay.py",
+    "junk.py",
+    "forgery.py",
+)
 
 
 def main() -> None:

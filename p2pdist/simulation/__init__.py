@@ -1,0 +1,1 @@
+"""Many overlay nodes in one process: the production code on simulated time and links."""
