@@ -16,6 +16,10 @@ SCRIPTS = (
     "real_overlay.py",
     "junk.py",
     "forgery.py",
+    "reflection.py",
+    "forwarding.py",
+    "joining.py",
+    "overlay.py",
 )
 
 

@@ -111,6 +111,10 @@ MISSES_DEAD: Final = 3
 """Unanswered calls in a row until an entry is replaced; one makes it suspect."""
 NEIGHBOUR_PING_S: Final = 240.0
 BUCKET_REFRESH_S: Final = 900.0
+BUCKET_GROW_S: Final = 10.0
+"""A bucket with free places is looked through again so soon while that fills some, and after four
+times as long each time it does not, up to BUCKET_REFRESH_S. Source: ``benchmarks/joining.py``; with
+BUCKET_REFRESH_S alone, tables of a new network had 3 % of what they have in the long run."""
 SMALL_TABLE: Final = 64
 """Up to this many entries, asking everybody is cheaper than being clever."""
 
@@ -155,6 +159,7 @@ STORERS: Final = 16
 
 # --- lookup ---
 WALKS: Final = 2
+HEDGE_RTTS: Final = (2.0, 4.0)
 HEDGE_1_S: Final = (0.06, 0.25)
 """Second wave after twice the median RTT, clamped to this range."""
 HEDGE_2_S: Final = (0.12, 0.5)
@@ -170,6 +175,19 @@ LOOKUP_CANDIDATES: Final = 16
 """Peers whose addresses one lookup pings; walks stop there."""
 LOOKUP_FINDERS: Final = 4
 """Finders from whom the longer list is pulled."""
+WALK_BIT_COST: Final = 0.125
+"""Of the median round trip, for each bit of distance still to go: a quarter of a one-way trip."""
+ENTRY_NODES: Final = 8
+"""Nodes of the descriptor that are told of us and asked for peers whatever their ids are: ids next
+to a topic can be made at will, the descriptor cannot."""
+ENTRY_PEERS: Final = 8
+"""Addresses each of them may have tried beyond LOOKUP_CANDIDATES, which liars can use up."""
+AROUND_S: Final = (1.5, 2.5)
+AROUND: Final = 32
+"""Neighbours asked for their own tables at each of these times, the farthest from the topic first:
+nobody who wants to own a topic gains by being there."""
+AROUND_PEERS: Final = 1
+"""Addresses each of them may have tried beyond LOOKUP_CANDIDATES: itself, if it is a member."""
 WALK_CANDIDATES: Final = 4
 """Next hops a forwarder tries."""
 HOPS: Final = 12

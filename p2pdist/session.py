@@ -119,7 +119,12 @@ class Session:
         self._course = new_course(Core(self._entered))
         self.nodes = self.descriptor.nodes
         self.transfer = self.make_transfer(self.descriptor.hash_key, self._open_store, self)
-        self.membership = Membership(self.network, self.descriptor.hash_key, self)
+        self.membership = Membership(
+            self.network,
+            self.descriptor.hash_key,
+            self,
+            entries=lambda: self.bootstrap.answered(self.nodes),
+        )
 
     @property
     def name(self) -> str:

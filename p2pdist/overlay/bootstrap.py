@@ -145,6 +145,18 @@ class Bootstrap:
         named = self._entries if entries is None else entries
         return [EntryReport(e, self._entries[e].state) for e in named if e in self._entries]
 
+    def answered(self, entries: Iterable[HostPort]) -> list[Address]:
+        """Return where these entries answered, in their order; without those silent since."""
+        peek = self.network.rpc.paths.peek
+        known = [self._entries[named] for named in entries if named in self._entries]
+        return [
+            address
+            for entry in known
+            if entry.state is not EntryState.SILENT
+            for address in entry.addresses
+            if (path := peek(address)) is not None and path.proved
+        ]
+
     # --- one entry ---
 
     def _try(self, entry: _Entry) -> None:

@@ -55,7 +55,7 @@ class Surroundings(Protocol):
     def send(self, address: Address, message: Message) -> None:
         """Seal and transmit a message."""
 
-    def walk_candidates(self) -> list[Candidate]:
+    def walk_candidates(self, family: Address, nearer_to: bytes | None) -> list[Candidate]:
         """Return the neighbours that may carry a walk."""
 
     def log2_reach(self) -> float:
@@ -172,9 +172,10 @@ class Carrier:
         size = limits.GET_PEERS_WIDE_BYTES if query.message.wide else limits.GET_PEERS_BYTES
         if not network.guard.relay(size, now):
             return False  # before choosing among hundreds: a flood of queries must cost little
-        ipv6 = is_ipv6(query.src)
-        candidates = [c for c in network.walk_candidates() if is_ipv6(c.address) == ipv6]
-        chosen = self._relay.next_hop(query, candidates, network.log2_reach(), network.table_size())
+        table = network.table_size()
+        nearer_to = query.message.topic if table > limits.SMALL_TABLE else None
+        candidates = network.walk_candidates(query.src, nearer_to)
+        chosen = self._relay.next_hop(query, candidates, network.log2_reach(), table)
         if chosen is None:
             network.guard.relay(-size, now)  # nothing is sent
             return False

@@ -8,18 +8,23 @@ States of a candidate: known -> asked -> answered | silent. A slot is free again
 ``limits.ITERATE_SLOT_S`` after its question, though the answer still counts.
 
 Threat: nodes that name made-up nodes; at most ``limits.ITERATE_NODES`` candidates are kept, the
-nearest. Tests: ``test_iterate``. Source: Kademlia (2002), section 2.3.
+nearest, and of one subnet (global addresses) the nearest ``limits.SUBNET_PER_TABLE`` count, so that
+who owns one cannot be all that is near a key. Tests: ``test_iterate``, ``test_eclipse``.
+Source: Kademlia (2002), section 2.3.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from bisect import insort
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from attrs import define, field
 
 from p2pdist import limits
-from p2pdist.addresses import Address
+from p2pdist.addresses import Address, subnet_key
 from p2pdist.ids import distance
 from p2pdist.overlay.fields import NodeEntry
 
@@ -53,18 +58,19 @@ class Iteration:
     own: bytes
     wanted: int
     _candidates: dict[Address, _Candidate] = field(init=False, factory=dict)
+    _ranked: list[_Candidate] = field(init=False, factory=list)
 
     def learn(self, entries: Iterable[NodeEntry]) -> None:
         """Add candidates; the nearest ``limits.ITERATE_NODES`` stay."""
         for entry in entries:
             if entry.node_id != self.own and entry.address not in self._candidates:
-                self._candidates[entry.address] = _Candidate(
-                    entry, distance(entry.node_id, self.target)
-                )
-        if len(self._candidates) > limits.ITERATE_NODES:
-            for candidate in self._ranked()[limits.ITERATE_NODES :]:
-                if candidate.state is not _State.ASKED:
-                    del self._candidates[candidate.entry.address]
+                candidate = _Candidate(entry, distance(entry.node_id, self.target))
+                self._candidates[entry.address] = candidate
+                insort(self._ranked, candidate, key=_nearness)
+        for candidate in self._ranked[limits.ITERATE_NODES :]:
+            if candidate.state is not _State.ASKED:
+                del self._candidates[candidate.entry.address]
+                self._ranked.remove(candidate)
 
     def answered(self, address: Address) -> None:
         """Note that the node at ``address`` answered."""
@@ -80,14 +86,13 @@ class Iteration:
 
     def due(self, now: float) -> list[NodeEntry]:
         """Return whom to ask now, at most ``limits.ALPHA`` at a time; they count as asked."""
-        ranked = [c for c in self._ranked() if c.state is not _State.SILENT]
         busy = sum(
             1
-            for c in ranked
+            for c in self._ranked
             if c.state is _State.ASKED and now - c.asked_at < limits.ITERATE_SLOT_S
         )
         asks = []
-        for candidate in ranked[: self.wanted]:
+        for candidate in islice(self._alive(), self.wanted):
             if busy >= limits.ALPHA:
                 break
             if candidate.state is _State.KNOWN:
@@ -110,13 +115,26 @@ class Iteration:
     @property
     def done(self) -> bool:
         """Whether the nearest ``wanted`` that are not silent have all answered."""
-        alive = [c for c in self._ranked() if c.state is not _State.SILENT]
-        return all(c.state is _State.ANSWERED for c in alive[: self.wanted])
+        return all(c.state is _State.ANSWERED for c in islice(self._alive(), self.wanted))
 
     def nearest(self) -> list[NodeEntry]:
         """Return the nodes that answered, nearest first, at most ``wanted``."""
-        answered = [c.entry for c in self._ranked() if c.state is _State.ANSWERED]
-        return answered[: self.wanted]
+        answered = (c.entry for c in self._alive() if c.state is _State.ANSWERED)
+        return list(islice(answered, self.wanted))
 
-    def _ranked(self) -> list[_Candidate]:
-        return sorted(self._candidates.values(), key=lambda c: c.distance)
+    def _alive(self) -> Iterator[_Candidate]:
+        """Yield those that are not silent, nearest first, few of one subnet."""
+        seen: Counter[bytes] = Counter()
+        for candidate in self._ranked:
+            if candidate.state is _State.SILENT:
+                continue
+            subnet = subnet_key(candidate.entry.address)
+            if subnet is not None:
+                seen[subnet] += 1
+                if seen[subnet] > limits.SUBNET_PER_TABLE:
+                    continue
+            yield candidate
+
+
+def _nearness(candidate: _Candidate) -> int:
+    return candidate.distance

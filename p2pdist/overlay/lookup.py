@@ -10,13 +10,16 @@ States::
        `----(everybody asked said no, or limits.LOOKUP_S passed)-> FAILED
 
 Timeline of one lookup: two walks at once; hedges after about two and four round trips; at 0.25 s a
-question to everybody if the table is small; at 0.5 s the iterative lookup and two more walks; two
-more at 1.5 s. Why so: two walks buy the median, timers per neighbour and hedges the tail, and the
-iteration cures nodes that take queries and drop them (``docs/protocol.md``).
+question to everybody if the table is small; at 0.5 s the iterative lookup, two more walks and a
+question to the descriptor's own nodes; two more at 1.5 s, and questions to neighbours far from the
+topic, who are nobody's choice. Why so: two walks buy the median, timers per neighbour and hedges
+the tail, and the iteration cures nodes that take queries and drop them (``docs/protocol.md``); the
+rest is for topics with nothing but an attacker's nodes near them.
 
 Threat: false offers. Only offers for an unguessable open qid count, once per finder; at most
 ``limits.LOOKUP_CANDIDATES`` addresses are tried, one per global host and two per subnet and offer.
-Tests: ``test_lookup``.
+The descriptor's nodes and neighbours far from the topic, whom only we chose, are heard beyond that.
+Tests: ``test_lookup``, ``test_eclipse``.
 """
 
 from __future__ import annotations
@@ -24,13 +27,14 @@ from __future__ import annotations
 import enum
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from attrs import define, field, frozen
 
 from p2pdist import limits
 from p2pdist.addresses import Address, Scope, limit_key, scope, subnet_key
-from p2pdist.ids import NodeID, Topic, distance
+from p2pdist.ids import NodeID, Topic
 from p2pdist.overlay.messages import (
     Flag,
     Offer,
@@ -48,19 +52,20 @@ class State(enum.Enum):
     FAILED = 2
 
 
-@frozen
-class Candidate:
-    """A neighbour that could carry a walk.
+class Candidate(NamedTuple):
+    """A neighbour that could carry a walk; a tuple, for hundreds are made for every choice.
 
     Attributes:
         node_id: its id.
         address: where it is.
         srtt_s: its round-trip time, or ``None`` if never measured.
+        number: its id as an integer.
     """
 
     node_id: NodeID
     address: Address
     srtt_s: float | None
+    number: int
 
 
 @frozen
@@ -94,11 +99,19 @@ class Iterate:
     """Start the iterative lookup beside the walks."""
 
 
-Action = Walk | Pull | TryPeer | Iterate
+@frozen
+class AskEntries:
+    """Ask the descriptor's own nodes for their tables."""
 
 
-def walk_order(candidates: Sequence[Candidate], topic: Topic, log2_reach: float) -> list[Candidate]:
-    """Return candidates by what a walk through them is expected to cost, cheapest first.
+Action = Walk | Pull | TryPeer | Iterate | AskEntries
+_LAST_RESORTS = frozenset({"iterate", "around"})
+
+Cost = Callable[[Candidate], tuple[float, int]]
+
+
+def walk_cost(candidates: Sequence[Candidate], topic: Topic, log2_reach: float) -> Cost:
+    """Return what tells how much a walk through one of the candidates is expected to cost.
 
     Cost in seconds: half the round trip there, plus a quarter of the median one-way time for every
     bit of distance still to go to the nodes that store the topic. Source: the simulation behind
@@ -109,15 +122,19 @@ def walk_order(candidates: Sequence[Candidate], topic: Topic, log2_reach: float)
         topic: looked for.
         log2_reach: log2 of the distance within which storers live.
     """
-    known = [c.srtt_s for c in candidates if c.srtt_s is not None]
-    typical = statistics.median(known) if known else limits.RTO_STRANGER_S / 4
+    known = sorted([c.srtt_s for c in candidates if c.srtt_s is not None])
+    typical = known[len(known) // 2] if known else limits.RTO_STRANGER_S / 4
+    target = int.from_bytes(topic, "big")
+    per_bit = typical * limits.WALK_BIT_COST
 
-    def cost(candidate: Candidate) -> float:
-        rtt = typical if candidate.srtt_s is None else candidate.srtt_s
-        away = math.log2(max(distance(candidate.node_id, topic), 1))
-        return rtt / 2 + max(0.0, away - log2_reach) / 4 * typical / 2
+    def cost(candidate: Candidate) -> tuple[float, int]:
+        srtt_s, number = candidate[2:]
+        away = number ^ target
+        further = math.log2(away) - log2_reach if away else 0.0
+        rtt_s = typical if srtt_s is None else srtt_s
+        return rtt_s / 2 + (further * per_bit if further > 0 else 0.0), away
 
-    return sorted(candidates, key=lambda c: (cost(c), distance(c.node_id, topic)))
+    return cost
 
 
 @define
@@ -142,6 +159,8 @@ class Lookup:
     _tried: dict[Address, None] = field(init=False, factory=dict)
     _tried_hosts: dict[bytes, None] = field(init=False, factory=dict)
     _pulled: int = 0
+    _lost: int = 0
+    _shares: dict[Address, int] = field(init=False, factory=dict)
     _steps: list[tuple[float, str]] = field(init=False, factory=list)
     _iterating: bool = False
     _iterated: bool = False
@@ -156,7 +175,7 @@ class Lookup:
         Args:
             now: seconds.
             candidates: neighbours that may carry a walk.
-            log2_reach: see :func:`walk_order`.
+            log2_reach: see :func:`walk_cost`.
             table: entries in the routing tables.
         """
         if self.state is not State.WALKING:
@@ -165,11 +184,12 @@ class Lookup:
             self.state = State.FAILED
             return []
         if len(self._tried) >= limits.LOOKUP_CANDIDATES:
-            self._steps.clear()  # walks stop: nobody else they find would be tried
-            return []
-        order = [
-            c for c in walk_order(candidates, self.topic, log2_reach) if self._unused(c.address)
-        ]
+            # walks stop: nobody else they find would be tried
+            self._steps = [step for step in self._steps if step[1] in _LAST_RESORTS]
+        order = sorted(
+            [c for c in candidates if self._unused(c.address)],
+            key=walk_cost(candidates, self.topic, log2_reach),
+        )
         if not self._walks:
             if not order:
                 return []  # the bootstrap is at work: the first neighbour sets us going
@@ -180,8 +200,9 @@ class Lookup:
             _, step = self._steps.pop(0)
             actions += self._step(step, order, table)
             order = [c for c in order if self._unused(c.address)]
-        if not self._pending and order:
-            actions += self._walk(order, 1, wide=True)  # everybody so far said no: go on at once
+        if not self.offers and order:  # what came to nothing is begun anew elsewhere, at once
+            actions += self._walk(order, self._lost, wide=True)
+            self._lost = 0
         self._give_up_early(order)
         return actions
 
@@ -198,24 +219,30 @@ class Lookup:
         low2, high2 = limits.HEDGE_2_S
         self._steps = sorted(
             [
-                (now + min(max(2 * rtt, low), high), "hedge"),
-                (now + min(max(4 * rtt, low2), high2), "hedge"),
+                (now + min(max(limits.HEDGE_RTTS[0] * rtt, low), high), "hedge"),
+                (now + min(max(limits.HEDGE_RTTS[1] * rtt, low2), high2), "hedge"),
                 (now + limits.BROADCAST_AFTER_S, "broadcast"),
                 (now + limits.ITERATE_AFTER_S, "iterate"),
                 (now + limits.ITERATE_AFTER_S, "attempt"),
                 (now + limits.ATTEMPT_3_S, "attempt"),
+                *[(now + after, "around") for after in limits.AROUND_S],
             ],
             key=lambda step: step[0],
         )
 
     def _step(self, step: str, order: list[Candidate], table: int) -> list[Action]:
-        if step == "hedge":
-            return self._walk(order, 1, wide=True)
+        if step == "hedge":  # whoever was offered may still answer: more walks bring no more
+            return [] if self.offers else self._walk(order, 1, wide=True)
         if step == "attempt":
             return self._walk(order, limits.WALKS, wide=True)
         if step == "iterate":
             self._iterating = True
-            return [Iterate()]
+            full = len(self._tried) >= limits.LOOKUP_CANDIDATES
+            return [AskEntries()] if full else [Iterate(), AskEntries()]
+        if step == "around":
+            asked = order[: -limits.AROUND - 1 : -1]
+            self._shares.update((c.address, limits.AROUND_PEERS) for c in asked)
+            return self._walk(asked, limits.AROUND, wide=True, last_hop=True)
         if table > limits.SMALL_TABLE or self.offers:
             return []
         return self._walk(order, limits.SMALL_TABLE, wide=True, last_hop=True)
@@ -250,12 +277,21 @@ class Lookup:
 
     def refused(self, address: Address) -> None:
         """Note that a first hop said no route or busy, or did not answer."""
-        self._pending.pop(address, None)
+        if self._pending.pop(address, None) is not None and address not in self._shares:
+            self._lost += 1
         self._refused[address] = None
 
     def visited(self, address: Address) -> None:
         """Note that the iterative lookup asks the node at ``address`` for its own table."""
         self._pending[address] = self.query
+
+    def entry(self, address: Address) -> bool:
+        """Note that a node of the descriptor is to be asked; False if it has said no already."""
+        if address in self._refused:
+            return False
+        self._pending[address] = self.query
+        self._shares[address] = limits.ENTRY_PEERS
+        return True
 
     def iterated(self) -> None:
         """Note that the iterative lookup came to its end."""
@@ -270,30 +306,35 @@ class Lookup:
         """
         if self.state is State.FAILED or finder in self._finders:
             return []
-        if len(self._finders) >= limits.LOOKUP_CANDIDATES:
+        share = self._shares.get(finder, 0)
+        if len(self._finders) >= limits.LOOKUP_CANDIDATES and not share:
             return []
         self._finders[finder] = None
         self.offers += 1
         peers = [*offer.peers4, *offer.peers6]
         if offer.flags & Flag.MEMBER:
             peers.insert(0, finder)
-        actions = self.learned(peers, at_least=scope(finder))
-        if self._pulled < limits.LOOKUP_FINDERS:
+        actions = self.learned(peers, scope(finder), share)
+        told = len(offer.peers4) + len(offer.peers6) + bool(offer.flags & Flag.MEMBER)
+        room = len(self._tried) < limits.LOOKUP_CANDIDATES
+        if offer.swarm > told and room and self._pulled < limits.LOOKUP_FINDERS:
             self._pulled += 1
             actions.append(Pull(finder, offer.qid, offer.cookie))
         return actions
 
-    def learned(self, peers: Sequence[Address], at_least: Scope) -> list[Action]:
+    def learned(self, peers: Sequence[Address], at_least: Scope, share: int = 0) -> list[Action]:
         """Choose which of the offered or pulled addresses to try.
 
         Args:
             peers: as told.
             at_least: who told us; a stranger on the Internet names nobody on our LAN.
+            share: addresses that are tried even if ``limits.LOOKUP_CANDIDATES`` were.
         """
+        most = max(limits.LOOKUP_CANDIDATES, len(self._tried) + share)
         actions: list[Action] = []
         subnets: dict[bytes, int] = {}
         for peer in peers:
-            if len(self._tried) >= limits.LOOKUP_CANDIDATES:
+            if len(self._tried) >= most:
                 break
             host, subnet = limit_key(peer), subnet_key(peer)
             if peer in self._tried or host in self._tried_hosts or scope(peer) < at_least:

@@ -20,6 +20,7 @@ where it is as long as it answers there. Tests: ``test_membership``, ``test_sim_
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from attrs import define, field
@@ -92,11 +93,14 @@ class Membership:
         network: in which the swarm lives.
         hash_key: the content's.
         events: told of peers.
+        entries: returns where the descriptor's own nodes are. They are storers and asked for peers
+            whatever their ids: who makes hundreds of ids next to the topic is all that is near it.
     """
 
     network: Network
     hash_key: HashKey
     events: MembershipEvents
+    entries: Callable[[], Sequence[Address]] = tuple
     topic: Topic = field(init=False)
     status: Status = field(init=False, default=Status.IDLE)
     joined: dict[NodeID, JoinedPeer] = field(init=False, factory=dict)
@@ -164,7 +168,7 @@ class Membership:
         for peer in list(self.joined.values()):
             self._tell(peer)
         if status is not Status.IDLE:
-            for storer in list(self._storers):
+            for storer in self._told():
                 self._announce_to(storer)
 
     def _tell(self, peer: JoinedPeer) -> None:
@@ -205,6 +209,7 @@ class Membership:
             me=lambda: (self.status, self._sequence),
             candidate=self.candidate,
             ended=self._search_ended,
+            entries=self.entries,
         )
         self.network.agenda.begin(self._search)
 
@@ -239,7 +244,8 @@ class Membership:
         """Use a new neighbour: as a storer if they are few, for a search if we wait for peers."""
         entry = self.network.neighbours.get(address)
         stores = entry is not None and not entry.nat  # nobody could ask a storer behind a NAT
-        if stores and len(self._storers) < limits.STORERS and self._next_announce is not None:
+        wanted = len(self._storers) < limits.STORERS or address in self.entries()
+        if stores and wanted and self._next_announce is not None:
             self._announce_to(address)
         if not self.joined and self._next_search is not None:
             self._search_in(AGAIN_S)
@@ -262,8 +268,12 @@ class Membership:
         if not self._running:
             return
         self._storers = {entry.address: None for entry in storers}
-        for address in self._storers:
+        for address in self._told():
             self._announce_to(address)
+
+    def _told(self) -> list[Address]:
+        """Return whom we announce to: the storers and the descriptor's own nodes."""
+        return list(dict.fromkeys((*self._storers, *self.entries()[: limits.ENTRY_NODES])))
 
     def _announce_to(self, address: Address) -> None:
         announce = Announce(
@@ -281,7 +291,7 @@ class Membership:
         assert isinstance(reply, Announced)
         if not self._running:
             return
-        if len(self._storers) < limits.STORERS:
+        if len(self._storers) < limits.STORERS and address not in self.entries():
             self._storers[address] = None
         if reply.others and not self.joined and not self._searching and not self._trying:
             self._search_in(AGAIN_S)

@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from p2pdist import limits
 from p2pdist.addresses import Address, scope, usable
 from p2pdist.errors import NodeStopped, RemoteProtocolError, RequestTimedOut, RPCError
-from p2pdist.ids import ID_BYTES, NodeID, Topic
+from p2pdist.ids import ID_BYTES, NodeID, Topic, distance
 from p2pdist.keys import NetworkKeys, equal
 from p2pdist.overlay.agenda import Agenda
 from p2pdist.overlay.bindings import Bindings
@@ -305,15 +305,28 @@ class Network:
 
     # --- what searches need (see search.Surroundings) ---
 
-    def walk_candidates(self) -> list[Candidate]:
-        """Return neighbours that a walk can reach, with their round-trip times."""
+    def walk_candidates(
+        self, family: Address | None = None, nearer_to: bytes | None = None
+    ) -> list[Candidate]:
+        """Return neighbours that a walk can reach, with their round-trip times.
+
+        Args:
+            family: only those of this address's family.
+            nearer_to: only those nearer to this key than we are.
+        """
         now = self.clock.seconds()
+        target, own = 0, 1 << 8 * ID_BYTES
+        if nearer_to is not None:
+            target = int.from_bytes(nearer_to, "big")
+            own = distance(self.node_id, nearer_to)
+        peek = self.rpc.paths.peek
         candidates = []
-        for entry in self.neighbours:
-            if not entry.suspect and entry.callable_at(now):
-                path = self.rpc.paths.peek(entry.address)
+        for entry in self.neighbours if family is None else self.neighbours.table(family):
+            away = entry.number ^ target
+            if away < own and not entry.misses and entry.callable_at(now):
+                path = peek(entry.address)
                 srtt = path.srtt_s if path is not None else None
-                candidates.append(Candidate(entry.node_id, entry.address, srtt))
+                candidates.append(Candidate(entry.node_id, entry.address, srtt, entry.number))
         return candidates
 
     def log2_reach(self) -> float:
@@ -338,13 +351,18 @@ class Network:
         for told in list(self.no_route_from):
             told(address)
 
-    def converge(self, target: bytes, wanted: int) -> Deferred[list[NodeEntry]]:
-        """Find the ``wanted`` nodes nearest to ``target``.
+    def converge(
+        self,
+        target: bytes,
+        wanted: int,
+        told: Callable[[list[NodeEntry]], None] = lambda _entries: None,
+    ) -> Deferred[list[NodeEntry]]:
+        """Find the ``wanted`` nodes nearest to ``target``; ``told`` is called with all named.
 
         Returns:
             Fires with those that answered, nearest first; fails with :class:`NodeStopped` only.
         """
-        crawl = Convergence(self, target, wanted)
+        crawl = Convergence(self, target, wanted, told=told)
         self._crawls[id(crawl)] = crawl
 
         def over(result: list[NodeEntry] | Failure) -> list[NodeEntry] | Failure:
@@ -370,7 +388,14 @@ class Network:
         for table in (self.neighbours.ipv4, self.neighbours.ipv6):
             for depth in table.stale_buckets(now)[:1]:
                 table.refreshed(depth, now)
-                self.converge(self._id_in_bucket(depth), limits.REPLY_NODES).addErrback(_quietly)
+                crawl = self.converge(self._id_in_bucket(depth), limits.REPLY_NODES, self._fill)
+                crawl.addErrback(_quietly)
+
+    def _fill(self, entries: list[NodeEntry]) -> None:
+        """Contact nodes that were named and for which there is a place."""
+        for entry in entries:
+            if self.neighbours.table(entry.address).wants(entry):
+                self.contact(entry.address).addErrback(_quietly)
 
     def _id_in_bucket(self, depth: int) -> bytes:
         """Return a random id that shares exactly ``depth`` leading bits with ours."""

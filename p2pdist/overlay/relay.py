@@ -29,7 +29,7 @@ from attrs import define, field
 from p2pdist import limits
 from p2pdist.addresses import Address, scope
 from p2pdist.ids import NodeID, distance
-from p2pdist.overlay.lookup import Candidate, walk_order
+from p2pdist.overlay.lookup import Candidate, walk_cost
 from p2pdist.overlay.messages import (
     Flag,
     GetPeers,
@@ -134,7 +134,7 @@ class Relay:
         Args:
             query: taken here.
             candidates: neighbours of the family of ``src`` that are not suspect.
-            log2_reach: see :func:`p2pdist.overlay.lookup.walk_order`.
+            log2_reach: see :func:`p2pdist.overlay.lookup.walk_cost`.
             table: entries in the routing tables.
         """
         message = query.message
@@ -142,19 +142,19 @@ class Relay:
             return None
         if not query.units or message.flags & Flag.LAST:
             return None
+        passed = {query.upstream, query.src, message.via, *query.tried}
         fitting = [
             c
             for c in candidates
-            if c.address not in query.tried
-            and c.address not in {query.upstream, query.src, message.via}
-            and self._answerable(query, c.address)
+            if c.address not in passed and self._answerable(query, c.address)
         ]
         own = distance(self.own_id, message.topic)
-        nearer = [c for c in fitting if distance(c.node_id, message.topic) < own]
+        topic = int.from_bytes(message.topic, "big")
+        nearer = [c for c in fitting if c.number ^ topic < own]
         if nearer:
-            chosen = walk_order(nearer, message.topic, log2_reach)[0]
+            chosen = min(nearer, key=walk_cost(nearer, message.topic, log2_reach))
         elif fitting and table <= limits.SMALL_TABLE:
-            chosen = min(fitting, key=lambda c: distance(c.node_id, message.topic))
+            chosen = min(fitting, key=lambda c: c.number ^ topic)
         else:
             return None
         query.tried[chosen.address] = None

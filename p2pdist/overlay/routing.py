@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 from attrs import define, field
 
@@ -29,6 +30,7 @@ from p2pdist import limits
 from p2pdist.addresses import Address, is_ipv6, subnet_key
 from p2pdist.errors import LocalProtocolError
 from p2pdist.ids import ID_BYTES, NodeID, distance, shared_prefix_bits
+from p2pdist.overlay.fields import NodeEntry
 
 
 @define(eq=False)
@@ -41,6 +43,7 @@ class Neighbour:
         seen_at: when it last answered or proved itself.
         misses: calls it left unanswered since.
         nat: whether it says that it is behind a NAT.
+        number: its id as an integer, for distances.
     """
 
     node_id: NodeID
@@ -48,6 +51,10 @@ class Neighbour:
     seen_at: float
     misses: int = 0
     nat: bool = False
+    number: int = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.number = int.from_bytes(self.node_id, "big")
 
     @property
     def suspect(self) -> bool:
@@ -65,6 +72,21 @@ class _Bucket:
     entries: dict[NodeID, Neighbour] = field(factory=dict)
     replacements: OrderedDict[NodeID, Neighbour] = field(factory=OrderedDict)
     changed_at: float = 0.0
+    held: int = 0
+    wait_s: float = 0.0
+
+    def due_at(self) -> float:
+        """Return when it is looked through again."""
+        full = len(self.entries) >= self.size
+        return self.changed_at + (limits.BUCKET_REFRESH_S if full else self.wait_s)
+
+    def looked_through(self, now: float) -> None:
+        """Note that it is being looked through; the next time depends on what the last brought."""
+        grew = len(self.entries) > self.held
+        self.wait_s = limits.BUCKET_GROW_S if grew else self.wait_s * 4 or limits.BUCKET_GROW_S
+        self.wait_s = min(self.wait_s, limits.BUCKET_REFRESH_S)
+        self.held = len(self.entries)
+        self.changed_at = now
 
 
 @define
@@ -79,6 +101,7 @@ class RoutingTable:
     _buckets: list[_Bucket] = field(init=False)
     _by_address: dict[Address, Neighbour] = field(init=False, factory=dict)
     _subnets: dict[bytes, int] = field(init=False, factory=dict)
+    _log2_reach: float | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         sizes = limits.BUCKET_SIZES
@@ -174,24 +197,26 @@ class RoutingTable:
         if not 1 <= count <= limits.NEIGHBOURS:
             raise LocalProtocolError(f"closest() of {count} neighbours")
         target = int.from_bytes(key, "big")
-        ranked = sorted(
-            (entry for entry in self._by_address.values() if accept(entry)),
-            key=lambda entry: int.from_bytes(entry.node_id, "big") ^ target,
-        )
-        return ranked[:count]
+        ranked = sorted([(entry.number ^ target, entry) for entry in self._by_address.values()])
+        return list(islice((entry for _, entry in ranked if accept(entry)), count))
 
     def stale_buckets(self, now: float) -> list[int]:
-        """Return the depths of populated buckets in which nothing changed for a refresh period."""
+        """Return the depths, up to the deepest in use, of buckets that are to be looked through.
+
+        Full ones are when nothing changed for a refresh period; others sooner, while that helps.
+        """
         deepest = max((d for d, b in enumerate(self._buckets) if b.entries), default=-1)
-        return [
-            depth
-            for depth in range(deepest + 1)
-            if now - self._buckets[depth].changed_at >= limits.BUCKET_REFRESH_S
-        ]
+        return [depth for depth in range(deepest + 1) if now >= self._buckets[depth].due_at()]
+
+    def wants(self, entry: NodeEntry) -> bool:
+        """Tell whether a node somebody named is unknown and its bucket has a free place."""
+        bucket = self._bucket(entry.node_id)
+        known = entry.node_id in bucket.entries or entry.address in self._by_address
+        return not known and len(bucket.entries) < bucket.size
 
     def refreshed(self, depth: int, now: float) -> None:
-        """Note that bucket ``depth`` was looked through."""
-        self._buckets[depth].changed_at = now
+        """Note that bucket ``depth`` is being looked through."""
+        self._buckets[depth].looked_through(now)
 
     def size_estimate(self) -> float:
         """Estimate how many nodes the network has from how near the nearest eight are."""
@@ -203,7 +228,10 @@ class RoutingTable:
 
     def log2_reach(self) -> float:
         """Return log2 of the distance within which about ``limits.STORERS`` nodes live."""
-        return 160 + math.log2(limits.STORERS) - math.log2(max(self.size_estimate(), 1.0))
+        if self._log2_reach is None:
+            nodes = max(self.size_estimate(), 1.0)
+            self._log2_reach = 160 + math.log2(limits.STORERS) - math.log2(nodes)
+        return self._log2_reach
 
     def _bucket(self, node_id: NodeID) -> _Bucket:
         return self._buckets[min(shared_prefix_bits(node_id, self.own_id), ID_BYTES * 8 - 1)]
@@ -250,7 +278,9 @@ class RoutingTable:
     def _insert(self, bucket: _Bucket, entry: Neighbour) -> None:
         bucket.entries[entry.node_id] = entry
         bucket.replacements.pop(entry.node_id, None)
-        bucket.changed_at = entry.seen_at
+        if len(bucket.entries) >= bucket.size:
+            bucket.changed_at = entry.seen_at
+        self._log2_reach = None
         self._by_address[entry.address] = entry
         subnet = subnet_key(entry.address)
         if subnet is not None:
@@ -258,6 +288,7 @@ class RoutingTable:
 
     def _remove(self, entry: Neighbour) -> None:
         del self._bucket(entry.node_id).entries[entry.node_id]
+        self._log2_reach = None
         del self._by_address[entry.address]
         subnet = subnet_key(entry.address)
         if subnet is not None:

@@ -8,7 +8,7 @@ tells them of new neighbours. Tests: ``test_search``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import attrs
@@ -26,6 +26,7 @@ from p2pdist.overlay.iterate import Iteration
 from p2pdist.overlay.lookup import (
     QUERY_BYTES,
     Action,
+    AskEntries,
     Candidate,
     Iterate,
     Lookup,
@@ -119,12 +120,14 @@ class Convergence:
         target: 20 bytes.
         wanted: how many nearest nodes must have answered.
         visit: called with each node that answered.
+        told: called with the nodes that one answer named and that may be asked.
     """
 
     network: Surroundings
     target: bytes
     wanted: int
     visit: Callable[[NodeEntry], None] = lambda _entry: None
+    told: Callable[[list[NodeEntry]], None] = lambda _entries: None
     _iteration: Iteration = field(init=False)
     _done: Deferred[list[NodeEntry]] = field(init=False)
     _timer: IDelayedCall | None = field(init=False, default=None)
@@ -192,7 +195,9 @@ class Convergence:
         near = scope(entry.address)
         told = tuple(n for n in (*reply.nodes4, *reply.nodes6) if scope(n.address) >= near)
         self._iteration.answered(entry.address)
-        self._iteration.learn(self.network.worth_asking(told))
+        worth = self.network.worth_asking(told)
+        self._iteration.learn(worth)
+        self.told(worth)
         self.visit(entry)
         self._step()
 
@@ -215,6 +220,7 @@ class Search:
         me: returns what we tell finders of ourselves: status and sequence number.
         candidate: called with each address worth a ping and a join.
         ended: called once when the lookup is over; ``search.found`` tells how.
+        entries: returns where the descriptor's own nodes are.
     """
 
     network: Surroundings
@@ -222,6 +228,7 @@ class Search:
     me: Callable[[], tuple[Status, int]]
     candidate: Callable[[Address], None]
     ended: Callable[[Search], None]
+    entries: Callable[[], Sequence[Address]] = tuple
     lookup: Lookup = field(init=False)
     _timer: IDelayedCall | None = field(init=False, default=None)
     _crawl: Convergence | None = field(init=False, default=None)
@@ -331,6 +338,8 @@ class Search:
                 self.candidate(action.address)
             elif isinstance(action, Iterate):
                 self._iterate()
+            elif isinstance(action, AskEntries):
+                self._ask_entries()
 
     def _walk(self, walk: Walk) -> None:
         def late(reply: Reply) -> None:
@@ -355,7 +364,7 @@ class Search:
             )
 
         called = self.network.rpc.call_built(
-            walk.address, build, Forwarded, late=late, linger_s=limits.LOOKUP_S
+            walk.address, build, Forwarded, tries=1, late=late, linger_s=limits.LOOKUP_S
         )
         called.addCallbacks(late, lambda failure: self._eb_walk(failure, walk.address))
 
@@ -405,6 +414,12 @@ class Search:
 
         self._crawl = Convergence(self.network, self.topic, limits.STORERS, visit)
         self._crawl.start().addCallbacks(self._cb_iterated, self._eb_iterated)
+
+    def _ask_entries(self) -> None:
+        for address in self.entries()[: limits.ENTRY_NODES]:
+            if self.lookup.entry(address):
+                qid = self.lookup.query + b"\xff"
+                self._walk(Walk(address, qid, wide=True, last_hop=True))
 
     def _cb_iterated(self, _nearest: list[NodeEntry]) -> None:
         self.lookup.iterated()

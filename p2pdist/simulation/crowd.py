@@ -9,6 +9,10 @@ Who causes what: while a piece of work runs, its :class:`Tally` is the account; 
 datagram sent then runs later under the same account. So a lookup pays for its retransmissions and
 for what others sent on its behalf, however many lookups run at once.
 
+Behind NATs: such a node is as if it had been there for long. It knows that it is, its neighbours
+heard so, and its bindings towards those it pinned never close, for nodes would ping them whether
+made here or not. Nobody else reaches it but in answer.
+
 Tests: ``test_simulation``.
 """
 
@@ -17,7 +21,7 @@ from __future__ import annotations
 import functools
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
@@ -25,11 +29,14 @@ from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
+from p2pdist import limits
 from p2pdist.addresses import Address
+from p2pdist.ids import NodeID
 from p2pdist.keys import PUBLIC_NETWORK
 from p2pdist.overlay.envelope import read_header
 from p2pdist.overlay.guard import TokenMint
 from p2pdist.overlay.network import Network
+from p2pdist.overlay.routing import Neighbour
 from p2pdist.simulation.population import Population, Role, address_of
 from p2pdist.simulation.roles import play
 from p2pdist.simulation.terrain import JITTER_S, Terrain
@@ -39,6 +46,10 @@ HEADERS_BYTES: Final = 28
 """IPv4 and UDP headers, counted with every datagram."""
 NAT_BINDING_S: Final = 60.0
 """How long a simulated NAT lets answers in after the last datagram out (RFC 4787 asks for 120)."""
+KEEPALIVE_S: Final = 20.0
+"""What a node knows of those that pinned it is renewed so often, as their pings would."""
+PRIVATE_HOST: Final = "192.168.0.2"
+"""Every node's own address behind its NAT."""
 HEAL_S: Final = 5.0
 """A converged world stays as it is: what a node learned of a dead entry it forgets so much later,
 which is when the upkeep of real nodes looks again (and, unlike here, would drop the dead)."""
@@ -86,7 +97,11 @@ class CrowdClock:
         return self.crowd.timeline.now
 
     def callLater(
-        self, delay: float, callable: Callable[..., object], *args: Any, **kw: Any
+        self,
+        delay: float,
+        callable: Callable[..., object],  # noqa: A002 -- the name in IReactorTime
+        *args: Any,
+        **kw: Any,
     ) -> IDelayedCall:
         """See :class:`IReactorTime`."""
         crowd = self.crowd
@@ -128,8 +143,16 @@ class Crowd:
     made: dict[int, Network] = field(init=False, factory=dict)
     _rng: random.Random = field(init=False)
     _numbers: dict[str, int] = field(init=False)
+    _places: dict[int, tuple[NodeID, Address]] = field(init=False, factory=dict)
     _mints: dict[int, TokenMint] = field(init=False, factory=dict)
     _bindings: dict[tuple[int, int], float] = field(init=False, factory=dict)
+    """Until when a node behind a NAT lets another's datagrams in, pins apart."""
+    _pins: dict[int, list[int]] = field(init=False, factory=dict)
+    """Towards whom each node behind a NAT keeps bindings open, and ..."""
+    _pinned_by: dict[int, list[int]] = field(init=False, factory=dict)
+    """... the same the other way round."""
+    _held: list[Neighbour] = field(init=False, factory=list)
+    """Entries of those in the tables of whom they pinned."""
 
     def __attrs_post_init__(self) -> None:
         self.timeline = Timeline(self.seed)
@@ -137,6 +160,8 @@ class Crowd:
         self.clock = CrowdClock(self)
         self._rng = random.Random(f"{self.seed}/crowd")  # noqa: S311 -- a simulation
         self._numbers = {address_of(node).host: node for node in range(len(self.population))}
+        if self.converged:
+            self._pin()
 
     @property
     def rng(self) -> random.Random:
@@ -175,14 +200,25 @@ class Crowd:
         """Return the node at ``address``."""
         return self._numbers.get(address.host)
 
+    def _place(self, number: int) -> tuple[NodeID, Address]:
+        """Return id and address of a node: one object each in all tables."""
+        place = self._places.get(number)
+        if place is None:
+            place = self._places[number] = self.population.node_id(number), address_of(number)
+        return place
+
     def _make(self, number: int) -> Network:
+        node_id, address = self._place(number)
+        hidden = self.population.roles[number] is Role.NATED
+        host = PRIVATE_HOST if hidden else address.host
         network = Network(
             keys=PUBLIC_NETWORK,
-            node_id=self.population.node_id(number),
+            node_id=node_id,
             clock=self.clock,
             rng=self._rng,
             entropy=self._rng.randbytes,
             transmit=functools.partial(self._transmit, number),
+            local_address=lambda _towards: host,
         )
         network.guard.mint = self._mint(number)
         if self.converged:
@@ -201,26 +237,69 @@ class Crowd:
     def _converge(self, number: int, network: Network) -> None:
         """Give a node the neighbours it would have, and what it would know of the way to each."""
         now = self.timeline.now
-        own = address_of(number)
-        for neighbour in self.population.table(number):
-            address = address_of(neighbour)
-            node_id = self.population.node_id(neighbour)
-            if not network.neighbours.verified(node_id, address, now):
-                continue
-            path = network.rpc.paths[address]
-            path.sample(self.terrain.rtt_s(number, neighbour) + 2 * JITTER_S, now)
-            path.rttvar_s = JITTER_S
-            path.grant(self._mint(neighbour).token(own, now), now)
+        _, own = self._place(number)
+        table = self.population.aware_table(number)
+        self._observe(number, network, table)
+        says = network.bindings.says(own)
+        for neighbour in table:
+            node_id, address = self._place(neighbour)
+            if network.neighbours.verified(node_id, address, now):
+                self._acquaint(number, network, neighbour)
+                network.rpc.paths[address].told = says
+        for neighbour in self._pinned_by.get(number, ()):
+            node_id, address = self._place(neighbour)
+            if network.neighbours.verified(node_id, address, now, nat=True):
+                self._acquaint(number, network, neighbour)
+                entry = network.neighbours.get(address)
+                assert entry is not None
+                self._held.append(entry)
+
+    def _acquaint(self, number: int, network: Network, neighbour: int) -> None:
+        """Tell a node how far a neighbour is, and that one's token."""
+        now = self.timeline.now
+        _, own = self._place(number)
+        path = network.rpc.paths[self._place(neighbour)[1]]
+        path.sample(self.terrain.rtt_s(number, neighbour) + 2 * JITTER_S, now)
+        path.rttvar_s = JITTER_S
+        path.grant(self._mint(neighbour).token(own, now), now)
+
+    def _observe(self, number: int, network: Network, table: Sequence[int]) -> None:
+        """Let neighbours have seen a node: it knows whether it is behind a NAT."""
+        _, own = self._place(number)
+        for observer in self._pins.get(number) or table[: limits.OBSERVERS_AGREEING]:
+            _, address = self._place(observer)
+            network.reach.sent(address)
+            network.reach.observed(address, own, self.timeline.now)
+
+    def _pin(self) -> None:
+        """Let every node behind a NAT choose its pins."""
+        hidden = self.population.living(Role.NATED)
+        for number in hidden:
+            self._pins[number] = self.population.pins(number, self.terrain.rtt_s)
+            for pinned in self._pins[number]:
+                self._pinned_by.setdefault(pinned, []).append(number)
+        if hidden:
+            self._keep_alive()
+
+    def _keep_alive(self) -> None:
+        """Do what the pings of nodes behind NATs to their pins would."""
+        now = self.timeline.now
+        for entry in self._held:
+            entry.seen_at, entry.misses = now, 0
+        self.timeline.at(now + KEEPALIVE_S, KERNEL, self._keep_alive)
 
     def renew_tokens(self) -> None:
-        """Give every node its neighbours' present tokens, as their pings would."""
+        """Let every node have pinged its neighbours: it has their tokens, and was seen by them."""
         now = self.timeline.now
         for number, network in self.made.items():
+            _, own = self._place(number)
+            known = []
             for entry in network.neighbours:
                 neighbour = self.number(entry.address)
                 assert neighbour is not None
-                token = self._mint(neighbour).token(address_of(number), now)
-                network.rpc.paths[entry.address].grant(token, now)
+                known.append(neighbour)
+                network.rpc.paths[entry.address].grant(self._mint(neighbour).token(own, now), now)
+            self._observe(number, network, known)
 
     def _missed(self, network: Network, address: Address) -> None:
         entry = network.neighbours.get(address)
@@ -251,15 +330,21 @@ class Crowd:
             self._bindings[source, target] = now + NAT_BINDING_S
         if target is None or roles[target] is Role.DEAD:
             return "nobody there"
-        if roles[target] is Role.NATED and self._bindings.get((target, source), -1.0) < now:
+        if roles[target] is Role.NATED and not self._let_in(target, source, now):
             return "stopped by a NAT"
         return "lost" if self.terrain.lost(self._rng) else ""
+
+    def _let_in(self, target: int, source: int, now: float) -> bool:
+        """Tell whether the NAT before ``target`` passes on what ``source`` sends."""
+        if self._bindings.get((target, source), -1.0) >= now:
+            return True
+        return source in self._pins.get(target, ())
 
     def _deliver(self, source: int, target: int, datagram: bytes, tally: Tally) -> None:
         tally.at[target] += 1
         network = self.node(target)
         before, self.tally = self.tally, tally
         try:
-            network.datagram_received(datagram, read_header(datagram), address_of(source))
+            network.datagram_received(datagram, read_header(datagram), self._place(source)[1])
         finally:
             self.tally = before

@@ -4,8 +4,10 @@ Job: draw the nodes of a :class:`World` description from its seed, and say whom 
 its routing table after it has been there for long. Does NOT make nodes (``crowd``).
 
 A converged table is what Kademlia's rules give in the long run: every bucket holds a random choice
-of the nodes that belong there, dead ones included in their share. ``test_simulation`` and
-``benchmarks/overlay.py`` hold it against nodes that really joined. Tests: ``test_simulation``.
+of the nodes that belong there, dead ones included in their share (:meth:`Population.table`). Ours
+knows more (:meth:`Population.aware_table`): nobody is told of nodes behind NATs, so those are known
+to the neighbours towards whom they keep bindings open (:meth:`Population.pins`) and to nobody else.
+``benchmarks/overlay.py`` holds it against nodes that really joined. Tests: ``test_simulation``.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from __future__ import annotations
 import enum
 import random
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Final
 
 from attrs import define, field, frozen
@@ -91,12 +94,19 @@ class Population:
     bucket_sizes: Sequence[int] = limits.BUCKET_SIZES
     ids: list[int] = field(init=False)
     roles: list[Role] = field(init=False)
-    _pinned: dict[int, list[int]] | None = field(init=False, default=None)
+    _told: Sequence[int] = field(init=False)
+    """The nodes that others are told of, and ..."""
+    _told_ids: list[int] = field(init=False)
+    """... their ids."""
 
     def __attrs_post_init__(self) -> None:
         rng = random.Random(f"{self.seed}/population")  # noqa: S311 -- a simulation
         self.roles = _roles(self.mix, rng)
         self.ids = sorted(rng.getrandbits(BITS) for _ in self.roles)
+        self._told, self._told_ids = range(len(self.ids)), self.ids
+        if self.mix.nated:
+            self._told = [n for n, role in enumerate(self.roles) if role is not Role.NATED]
+            self._told_ids = [self.ids[n] for n in self._told]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -124,14 +134,46 @@ class Population:
         return near[:count]
 
     def table(self, node: int) -> list[int]:
-        """Return the nodes a converged table holds, bucket by bucket."""
+        """Return the nodes a converged table holds where NATs are not heeded, bucket by bucket."""
+        return self._draw(node, self.ids)
+
+    def aware_table(self, node: int) -> list[int]:
+        """Return the nodes told of to everybody that a converged table of ours holds.
+
+        Those behind NATs that the table holds too are whoever has this node among its pins.
+        """
+        told = self._told
+        return [told[place] for place in self._draw(node, self._told_ids)]
+
+    def pins(self, node: int, rtt_s: Callable[[int, int], float]) -> list[int]:
+        """Return towards whom a node behind a NAT keeps bindings open (``overlay.bindings``).
+
+        Args:
+            node: behind a NAT.
+            rtt_s: how far apart two nodes are.
+        """
+        own = self.ids[node]
+        living = [n for n in self.aware_table(node) if self.roles[n] is not Role.DEAD]
+        nearest = sorted(living, key=lambda n: self.ids[n] ^ own)
+        quickest = sorted(living, key=lambda n: rtt_s(node, n))
+        turns = chain.from_iterable(zip(nearest, quickest, strict=True))
+        return list(dict.fromkeys(turns))[: limits.NAT_PINNED]
+
+    def _draw(self, node: int, ids: Sequence[int]) -> list[int]:
+        """Return the places in ``ids``, which are sorted, of those a table holds."""
         rng = random.Random(f"{self.seed}/table/{node}")  # noqa: S311 -- a simulation
         own = self.ids[node]
         entries: list[int] = []
+        low, high = 0, len(ids)  # those that share ``depth`` bits with the node
         for depth in range(BITS):
-            sibling = self.sharing(own ^ 1 << (BITS - 1 - depth), depth + 1)
+            bit = 1 << (BITS - 1 - depth)
+            middle = bisect_left(ids, (own | bit) & -bit, low, high)
+            if own & bit:
+                sibling, low = range(low, middle), middle
+            else:
+                sibling, high = range(middle, high), middle
             size = self.bucket_sizes[min(depth, len(self.bucket_sizes) - 1)]
             entries += rng.sample(sibling, min(size, len(sibling)))
-            if len(self.sharing(own, depth + 1)) <= 1:
+            if high - low == 0 or (high - low == 1 and ids[low] == own):
                 break
         return entries[: limits.NEIGHBOURS]

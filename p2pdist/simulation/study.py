@@ -5,8 +5,8 @@ note when the initiator had its first peers and what it cost everybody. Does NOT
 good (``benchmarks/overlay.py`` does).
 
 A lookup here is a production ``Search``: offered addresses are pinged as a membership does, and
-the first live member ends it. Its cost is every datagram sent for it by anybody, retransmissions and
-late ones included; the pings to offered peers are counted apart (every method pays those).
+the first live member ends it. Its cost is every datagram sent for it by anybody, retransmissions
+and late ones included; the pings to offered peers are counted apart (every method pays those).
 
 Tests: ``test_simulation``.
 """

@@ -27,8 +27,8 @@ from typing import Any, Protocol, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from p2pdist.test.simreactor import SimReactor, SimResolver, SimWorkers
 from p2pdist.simulation.timeline import Boot, Stuck
+from p2pdist.test.simreactor import SimReactor, SimResolver, SimWorkers
 from p2pdist.test.simwires import Link, Machine, Record, Wires, parse_ip
 
 __all__ = ["Host", "Link", "Record", "Stuck", "World"]

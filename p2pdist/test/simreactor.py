@@ -30,9 +30,9 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from p2pdist.simulation.timeline import DelayedCall
 from p2pdist.test import simtcp, simudp
 from p2pdist.test.simsocket import Socket
-from p2pdist.simulation.timeline import DelayedCall
 from p2pdist.test.simwires import Machine, parse_ip
 from p2pdist.workers import IWorkers
 

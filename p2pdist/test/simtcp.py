@@ -19,9 +19,9 @@ from typing import Any, Final
 from twisted.internet import tcp
 from twisted.logger import Logger
 
+from p2pdist.simulation.timeline import KERNEL
 from p2pdist.test.simpipe import RTO_S, Pipe
 from p2pdist.test.simsocket import Socket
-from p2pdist.simulation.timeline import KERNEL
 from p2pdist.test.simwires import Machine, SocketAddress, parse_ip, refuse
 
 SYN_RETRIES: Final = 6

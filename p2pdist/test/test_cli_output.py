@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from p2pdist import limits
 from p2pdist.errors import AlreadyRunning, NoPeersFound, StorageError, UnsafeName
 from p2pdist.faces.cli import output
-from p2pdist.faces.cli.output import Output
+from p2pdist.faces.cli.output import Output, format_count
 from p2pdist.test.support import TestCase, given
 
 
@@ -192,6 +192,17 @@ class ProgressTests(TestCase):
         self.assertTrue(lines[3].startswith("getting: 99% of"), lines[3])
         self.assertEqual("getting: 99% of 3.9 GiB, 0 B/s", lines[4])
         self.assertTrue(lines[5].startswith("getting: 100% of"), lines[5])
+
+    def test_counts(self):
+        """What is counted need not be bytes."""
+        clock = [0.0]
+
+        def work() -> None:
+            with Output(now=lambda: clock[0]).progress("lookups", format_count) as meter:
+                clock[0] += limits.PROGRESS_LINE_S
+                meter.update(1500, 6000)
+
+        self.assertEqual("lookups: 25% of 6,000, 300/s, 15 s left\n", run(work).stderr)
 
     def test_plain_lines_without_total(self):
         """A total that is not known yet, and no progress at all, are no trouble."""

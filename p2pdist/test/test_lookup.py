@@ -14,6 +14,7 @@ from p2pdist.ids import NodeID, Topic
 from p2pdist.overlay.lookup import (
     QUERY_BYTES,
     Action,
+    AskEntries,
     Candidate,
     Iterate,
     Lookup,
@@ -141,7 +142,7 @@ class TimelineTests(LookupCase):
     """What is done when."""
 
     def test_silent_network(self):
-        """Two walks, hedges after two and four round trips, more at 0.5 and 1.5 s, then the end."""
+        """Two walks, hedges after two and four round trips, more at 0.5 and 1.5 s, all, the end."""
         story = [
             (time, len(self.walks(actions)), any(isinstance(a, Iterate) for a in actions))
             for time, actions in self.run_out()
@@ -153,14 +154,15 @@ class TimelineTests(LookupCase):
                 (0.2, 1, False),
                 (limits.BROADCAST_AFTER_S, 0, False),
                 (limits.ITERATE_AFTER_S, limits.WALKS, True),
-                (limits.ATTEMPT_3_S, limits.WALKS, False),
+                (limits.ATTEMPT_3_S, limits.WALKS + 22, False),
+                (limits.AROUND_S[1], 0, False),
                 (limits.LOOKUP_S, 0, False),
             ],
             story,
         )
         self.assertIs(State.FAILED, self.lookup.state)
         self.assertEqual([], self.advance())
-        self.assertEqual(8, self.lookup.asked)
+        self.assertEqual(30, self.lookup.asked)
 
     def test_hedges_stay_in_their_range(self):
         """However quick or slow the neighbours are, hedges are neither hasty nor late."""
@@ -179,10 +181,10 @@ class TimelineTests(LookupCase):
     def test_walks_are_numbered(self):
         """Each walk has a qid of its own: the query, and a number in the last byte."""
         walks = [walk for _, actions in self.run_out() for walk in self.walks(actions)]
-        self.assertEqual([QUERY + bytes([n]) for n in range(8)], [walk.qid for walk in walks])
+        self.assertEqual([QUERY + bytes([n]) for n in range(30)], [walk.qid for walk in walks])
         self.assertEqual({QID_BYTES}, {len(walk.qid) for walk in walks})
-        self.assertEqual([False] * 2 + [True] * 6, [walk.wide for walk in walks])
-        self.assertEqual({False}, {walk.last_hop for walk in walks})
+        self.assertEqual([False] * 2 + [True] * 28, [walk.wide for walk in walks])
+        self.assertEqual([False] * 8 + [True] * 22, [walk.last_hop for walk in walks])
 
     def test_nobody_twice(self):
         """No neighbour is the first hop twice."""
@@ -282,7 +284,7 @@ class RefusalTests(LookupCase):
         self.assertEqual([], self.advance(0.01))
         self.assertIs(State.WALKING, self.lookup.state)
         self.assertEqual(self.start + limits.ITERATE_AFTER_S, self.lookup.next_timer())
-        self.assertEqual([Iterate()], self.advance(limits.ITERATE_AFTER_S))
+        self.assertEqual([Iterate(), AskEntries()], self.advance(limits.ITERATE_AFTER_S))
         self.assertIs(State.WALKING, self.lookup.state)
         self.lookup.iterated()
         self.advance(0.6)
@@ -378,7 +380,8 @@ class OfferTests(LookupCase):
         peers = [Address(f"8.8.{n}.1", 1) for n in range(limits.LOOKUP_CANDIDATES)]
         self.lookup.learned(peers, Scope.GLOBAL)
         self.assertEqual([], self.advance(0.1))
-        self.assertEqual(self.start + limits.LOOKUP_S, self.lookup.next_timer())
+        self.assertEqual(self.start + limits.ITERATE_AFTER_S, self.lookup.next_timer())
+        self.assertEqual([AskEntries()], self.advance(limits.ITERATE_AFTER_S))
         self.advance(limits.LOOKUP_S)
         self.assertIs(State.FAILED, self.lookup.state)
 

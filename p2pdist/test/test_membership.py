@@ -6,6 +6,7 @@ from p2pdist import limits
 from p2pdist.addresses import Address
 from p2pdist.ids import NodeID
 from p2pdist.keys import topic_of
+from p2pdist.overlay.fields import NodeEntry
 from p2pdist.overlay.membership import AGAIN_S, JoinedPeer
 from p2pdist.overlay.messages import (
     Announce,
@@ -19,6 +20,7 @@ from p2pdist.overlay.messages import (
     Verdict,
 )
 from p2pdist.overlay.network import NEIGHBOUR_PINGS
+from p2pdist.overlay.routing import RoutingTable
 from p2pdist.test.network import Host
 from p2pdist.test.overlayworld import KEY, OverlayNode, lan
 from p2pdist.test.stranger import Stranger
@@ -379,6 +381,7 @@ class UpkeepTests(TestCase):
 
     def test_silent_neighbours_are_pinged_and_dropped(self) -> None:
         """After NEIGHBOUR_PING_S of silence a ping; MISSES_DEAD unanswered ones end it."""
+        self.patch(RoutingTable, "stale_buckets", lambda *_args: [])
         world, (a, b) = lan(count=2)
         node = OverlayNode.on(a)
         stranger = Stranger(b)
@@ -401,6 +404,7 @@ class UpkeepTests(TestCase):
 
     def test_few_pings_at_a_time(self) -> None:
         """At most NEIGHBOUR_PINGS neighbours are pinged in one step."""
+        self.patch(RoutingTable, "stale_buckets", lambda *_args: [])
         world, (a,) = lan(count=1)
         node = OverlayNode.on(a)
         for number in range(30):
@@ -428,6 +432,38 @@ class UpkeepTests(TestCase):
             node.node.upkeep()
             world.run(1)
         self.assertIsNotNone(node.network.neighbours.get(stranger.address))
+
+    def test_whoever_a_refresh_is_told_of_is_contacted(self) -> None:
+        """Not only the nearest, which are asked for more, if there is a place in the table."""
+        world, (a, b, c) = lan(count=3)
+        node = OverlayNode.on(a)
+        named = []
+        for host in (b, c):
+            storer = storer_on(host, others=0)
+            told = [fake_peer(len(named) + number) for number in range(limits.REPLY_NODES)]
+            named += told
+            found = tuple(NodeEntry(peer.node_id, peer.address) for peer in told)
+            storer.answers[Find] = lambda m, found=found: Found(
+                rid=m.rid, attempt=m.attempt, nodes4=found
+            )
+            world.wait_for(node.network.contact(storer.address))
+        start = len(world.trace)
+        node.node.upkeep()
+        world.run(1)
+        reached = {r.target[0] for r in world.trace[start:]}
+        self.assertEqual(set(), {peer.address.host for peer in named} - reached)
+
+    def test_a_new_node_fills_its_table(self) -> None:
+        """A network that begins at one moment knows itself a minute later."""
+        world, hosts = lan(count=30)
+        first = OverlayNode.on(hosts[0])
+        nodes = [first, *[OverlayNode.on(host, first) for host in hosts[1:]]]
+        for _ in range(12):
+            for node in nodes:
+                node.node.upkeep()
+            world.run(limits.UPKEEP_EVERY_S)
+        sizes = [len(node.network.neighbours) for node in nodes]
+        self.assertGreater(sum(sizes) / len(sizes), 0.9 * (len(nodes) - 1), sizes)
 
     def test_expired_peers_go(self) -> None:
         """A peer that says nothing for PEER_TTL_S is forgotten."""

@@ -10,6 +10,7 @@ from p2pdist import limits
 from p2pdist.addresses import Address, subnet_key
 from p2pdist.errors import LocalProtocolError
 from p2pdist.ids import ID_BYTES, NodeID, shared_prefix_bits
+from p2pdist.overlay.fields import NodeEntry
 from p2pdist.overlay.routing import Neighbourhood, RoutingTable
 from p2pdist.test import strategies
 from p2pdist.test.support import TestCase, given
@@ -317,17 +318,44 @@ class UpkeepTests(TestCase):
     """What is due, and how large the network seems."""
 
     def test_stale_buckets(self):
-        """Buckets up to the deepest one in use are due when nothing changed for a while."""
+        """A full bucket is due when nothing changed for a while; all to the deepest one in use."""
+        table = filled(2)
+        for depth in (0, 1):
+            for _ in range(9):
+                table.refreshed(depth, 50.0 * depth)
+        self.assertEqual([], table.stale_buckets(limits.BUCKET_REFRESH_S - 1))
+        self.assertEqual([0, 2], table.stale_buckets(limits.BUCKET_REFRESH_S))
+        self.assertEqual([0, 1, 2], table.stale_buckets(50.0 + limits.BUCKET_REFRESH_S))
+        table.refreshed(2, limits.BUCKET_REFRESH_S)
+        self.assertEqual([0], table.stale_buckets(limits.BUCKET_REFRESH_S))
+        self.assertEqual([], RoutingTable(OWN).stale_buckets(1e9))
+
+    def test_growing_buckets(self):
+        """With free places it is due at once, soon again while that fills some, else ever later."""
         table = RoutingTable(OWN)
-        self.assertEqual([], table.stale_buckets(1e9))
-        table.verified(node_in(2, 1), local(1), 100.0)
-        table.refreshed(0, 100.0)
-        table.refreshed(1, 50.0)
-        self.assertEqual([], table.stale_buckets(99.0))
-        self.assertEqual([1], table.stale_buckets(50.0 + limits.BUCKET_REFRESH_S))
-        self.assertEqual([0, 1, 2], table.stale_buckets(100.0 + limits.BUCKET_REFRESH_S))
-        table.refreshed(1, 100.0 + limits.BUCKET_REFRESH_S)
-        self.assertEqual([0, 2], table.stale_buckets(100.0 + limits.BUCKET_REFRESH_S))
+        now = 100.0
+        for number in range(3):
+            table.verified(node_in(0, number), local(number), now)
+            self.assertEqual([0], table.stale_buckets(now))
+            table.refreshed(0, now)
+            now += limits.BUCKET_GROW_S
+        pauses = []
+        for _ in range(6):
+            table.refreshed(0, now)
+            self.assertEqual([], table.stale_buckets(now))
+            pause = next(p for p in range(2000) if table.stale_buckets(now + p))
+            pauses.append(pause)
+            now += pause
+        self.assertEqual([40, 160, 640, 900, 900, 900], pauses)
+
+    def test_whom_it_wants(self):
+        """An unknown node whose bucket has a free place is wanted."""
+        table = filled(2)
+        self.assertFalse(table.wants(NodeEntry(node_in(2, 999), local(999))))
+        self.assertTrue(table.wants(NodeEntry(node_in(3, 999), local(999))))
+        self.assertFalse(table.wants(NodeEntry(node_in(3, 999), local(1))), "known by address")
+        table.verified(node_in(3, 1), local(500), 0.0)
+        self.assertFalse(table.wants(NodeEntry(node_in(3, 1), local(999))), "known by id")
 
     def test_size_estimate(self):
         """The median guess of many tables is within a factor of 1.5 of the network's size."""

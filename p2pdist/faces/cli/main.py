@@ -17,6 +17,10 @@ COMMANDS = {
     "seed": ("p2pdist.faces.cli.seed", "Serve a complete file or folder until interrupted."),
     "verify": ("p2pdist.faces.cli.verify", "Compare what is on disk with a descriptor."),
     "demo": ("p2pdist.faces.cli.demo", "Distribute a file among processes of this machine."),
+    "simulate": (
+        "p2pdist.faces.cli.simulate",
+        "Try discovery with thousands of simulated nodes.",
+    ),
 }
 
 

@@ -77,6 +77,11 @@ def format_duration(seconds: float) -> str:
     return f"{days} d {hours % 24} h"
 
 
+def format_count(count: float) -> str:
+    """Return a number for people: ``1,000,000``."""
+    return f"{count:,.0f}"
+
+
 def parse_size(text: str) -> int:
     """Return the bytes an option names: ``4194304``, ``4096K``, ``4M`` or ``4MiB``, all the same.
 
@@ -120,7 +125,7 @@ class Meter(Protocol):
     """Shows how far some work is; its methods may be called from any thread, one at a time."""
 
     def update(self, done: int, total: int, note: str = "") -> None:
-        """Show ``done`` of ``total`` bytes, and what the work waits for, if anything."""
+        """Show ``done`` of ``total`` (bytes mostly), and what the work waits for, if anything."""
 
 
 @frozen
@@ -150,13 +155,18 @@ class Output:
             click.echo(json.dumps(values))
 
     @contextmanager
-    def progress(self, label: str) -> Iterator[Meter]:
-        """Show a bar on a terminal, else a plain line every few seconds, while the block runs."""
+    def progress(
+        self, label: str, amount: Callable[[float], str] = format_bytes
+    ) -> Iterator[Meter]:
+        """Show a bar on a terminal, else a plain line every few seconds, while the block runs.
+
+        ``amount`` words what the meter counts.
+        """
         if sys.stderr.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}:
-            with _bar(label) as meter:
+            with _bar(label, amount) as meter:
                 yield meter
         else:
-            yield _PlainMeter(label, self.note, self.now)
+            yield _PlainMeter(label, self.note, self.now, amount)
 
 
 @define
@@ -166,6 +176,7 @@ class _PlainMeter:
     label: str
     write: Callable[[str], None]
     now: Callable[[], float]
+    amount: Callable[[float], str] = format_bytes
     _written: float = field(init=False)
     _base: int = field(init=False, default=0)
 
@@ -181,10 +192,10 @@ class _PlainMeter:
         rate = (done - self._base) / elapsed  # since the last line: what was there is no speed
         self._written, self._base = now, done
         words = [
-            f"{self.label}: {done * 100 // total}% of {format_bytes(total)}"
+            f"{self.label}: {done * 100 // total}% of {self.amount(total)}"
             if total
-            else f"{self.label}: {format_bytes(done)}",
-            format_rate(rate),
+            else f"{self.label}: {self.amount(done)}",
+            f"{self.amount(rate)}/s",
         ]
         if rate > 0 and done < total:
             words.append(f"{format_duration((total - done) / rate)} left")
@@ -194,7 +205,7 @@ class _PlainMeter:
 
 
 @contextmanager
-def _bar(label: str) -> Iterator[Meter]:
+def _bar(label: str, amount: Callable[[float], str]) -> Iterator[Meter]:
     """Show a bar of rich, which is imported only here: it takes longer to load than most work."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -216,9 +227,9 @@ def _bar(label: str) -> Iterator[Meter]:
         class Bar:
             def update(self, done: int, total: int, note: str = "") -> None:
                 speed = bar.tasks[0].speed
-                size = f"{done * 100 // total}% of {format_bytes(total)}" if total else ""
+                size = f"{done * 100 // total}% of {amount(total)}" if total else ""
                 if speed:
-                    size += f", {format_rate(speed)}"
+                    size += f", {amount(speed)}/s"
                 bar.update(
                     task, completed=done, total=total or None, size=size, note=printable(note)
                 )
