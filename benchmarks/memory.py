@@ -96,7 +96,7 @@ def fill_queries(network: Network) -> None:
     """Queries, each passed on to one neighbour."""
     relay: Relay = network._carrier._relay
     sources, vias, node_ids = fresh(), fresh(), ids()
-    candidates = [Candidate(NodeID(bytes(20)), address, 0.05) for address in take(8)]
+    candidates = [Candidate(NodeID(bytes(20)), address, 0.05, 0) for address in take(8)]
     for _ in range(limits.QUERY_CACHE):
         message = GetPeers(
             node_id=next(node_ids), rid=chance.randbytes(8), token=chance.randbytes(8),

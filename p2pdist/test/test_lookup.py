@@ -22,7 +22,7 @@ from p2pdist.overlay.lookup import (
     State,
     TryPeer,
     Walk,
-    walk_order,
+    walk_cost,
 )
 from p2pdist.overlay.messages import (
     QID_BYTES,
@@ -41,7 +41,7 @@ LARGE = limits.SMALL_TABLE + 1
 def candidate(away: int, host: str | None = None, srtt_s: float | None = 0.05) -> Candidate:
     """Return the neighbour at distance ``away`` from the topic."""
     host = host or f"10.{away >> 16}.{away >> 8 & 255}.{away & 255}"
-    return Candidate(NodeID(away.to_bytes(20, "big")), Address(host, 7667), srtt_s)
+    return Candidate(NodeID(away.to_bytes(20, "big")), Address(host, 7667), srtt_s, away)
 
 
 def offer(*peers: Address, flags: int = 0) -> Offer:
@@ -67,7 +67,7 @@ class OrderTests(TestCase):
 
     def order(self, *candidates: Candidate, reach: float = 0.0) -> list[Candidate]:
         """Return them as a walk tries them."""
-        return walk_order(candidates, TOPIC, reach)
+        return sorted(candidates, key=walk_cost(candidates, TOPIC, reach))
 
     def test_nearer_first(self):
         """Among equally quick ones the nearer goes first."""

@@ -37,7 +37,8 @@ OWN = node_id(1000)
 def candidate(away: int, host: str | None = None, srtt_s: float | None = None) -> Candidate:
     """Return the neighbour at distance ``away`` from the topic."""
     host = host or f"9.{away >> 8}.{away & 255}.1"
-    return Candidate(node_id(away), Address(host, 1), srtt_s)
+    name = node_id(away)
+    return Candidate(name, Address(host, 1), srtt_s, int.from_bytes(name, "big"))
 
 
 def message(**more: Any) -> GetPeers:
@@ -153,7 +154,7 @@ class NextHopTests(TestCase):
     def test_never_back(self):
         """A query goes neither to its initiator, nor where it came from, nor to its first hop."""
         hosts = (INITIATOR, UPSTREAM, Address("8.3.3.3", 1))
-        back = [Candidate(node_id(1), address, None) for address in hosts]
+        back = [Candidate(node_id(1), address, None, 1) for address in hosts]
         self.assertIsNone(self.hop(back, table=1))
 
     def test_hops_are_bounded(self):
@@ -282,7 +283,7 @@ class UnitTests(TestCase):
         chosen_ids = [((seed + 7919 * n) * 2654435761) % 2**64 + 1 for n in range(count)]
         nodes = {Address(f"9.9.{n}.1", 1): node_id(away) for n, away in enumerate(chosen_ids)}
         relays = {address: Relay(own) for address, own in nodes.items()}
-        everybody = [Candidate(own, address, None) for address, own in nodes.items()]
+        everybody = [Candidate(own, address, None, int.from_bytes(own, "big")) for address, own in nodes.items()]
         start = everybody[0].address
         waiting = [(INITIATOR, start, message(hops=0, units=limits.GET_PEERS_WIDE_UNITS))]
         carried = 0
