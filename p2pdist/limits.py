@@ -159,7 +159,7 @@ STORERS: Final = 16
 
 # --- lookup ---
 WALKS: Final = 2
-HEDGE_RTTS: Final = (1.3, 2.6)
+HEDGE_RTTS: Final = (2.0, 4.0)
 HEDGE_1_S: Final = (0.06, 0.25)
 """Second wave after twice the median RTT, clamped to this range."""
 HEDGE_2_S: Final = (0.12, 0.5)

@@ -315,9 +315,7 @@ class Lookup:
         if offer.flags & Flag.MEMBER:
             peers.insert(0, finder)
         actions = self.learned(peers, scope(finder), share)
-        told = len(offer.peers4) + len(offer.peers6) + bool(offer.flags & Flag.MEMBER)
-        room = len(self._tried) < limits.LOOKUP_CANDIDATES
-        if offer.swarm > told and room and self._pulled < limits.LOOKUP_FINDERS:
+        if self._pulled < limits.LOOKUP_FINDERS:
             self._pulled += 1
             actions.append(Pull(finder, offer.qid, offer.cookie))
         return actions

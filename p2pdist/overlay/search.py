@@ -364,7 +364,12 @@ class Search:
             )
 
         called = self.network.rpc.call_built(
-            walk.address, build, Forwarded, tries=1, late=late, linger_s=limits.LOOKUP_S
+            walk.address,
+            build,
+            Forwarded,
+            tries=1 if self.network.table_size() > limits.SMALL_TABLE else limits.TRIES,
+            late=late,
+            linger_s=limits.LOOKUP_S,
         )
         called.addCallbacks(late, lambda failure: self._eb_walk(failure, walk.address))
 
