@@ -268,13 +268,17 @@ class RefusalTests(LookupCase):
     """First hops that say no."""
 
     def test_on_at_once(self):
-        """When all first hops said no, the next is asked without waiting for a timer."""
+        """A first hop that said no, or nothing, is replaced without waiting for a timer."""
         walks = self.walks(self.advance(0.0))
-        self.lookup.refused(walks[0].address)
-        self.assertEqual([], self.advance(0.01))
-        self.lookup.refused(walks[1].address)
-        again = self.walks(self.advance(0.02))
-        self.assertEqual([True], [walk.wide for walk in again])
+        for walk in walks:
+            self.lookup.refused(walk.address)
+            again = self.walks(self.advance(0.01))
+            self.assertEqual([True], [walk.wide for walk in again])
+
+    def test_hedges_wait_longer_each(self):
+        """The second hedge comes after more round trips than the first."""
+        first, second = limits.HEDGE_RTTS
+        self.assertLess(first, second)
 
     def test_early_failure(self):
         """When everybody said no and the iteration came to its end, there is no point waiting."""
