@@ -403,12 +403,17 @@ def eclipse(report: Report, quick: bool) -> None:
         )
 
 
+def measure(report: Report, quick: bool) -> None:
+    """Add all rows."""
+    for part in (convergence, churn, eclipse):
+        part(report, quick)
+
+
 def main() -> None:
     """Run all and print the figures."""
     chosen = options(__doc__)
     report = Report(SEED)
-    for part in (convergence, churn, eclipse):
-        part(report, chosen.quick)
+    measure(report, chosen.quick)
     report.print(as_json=chosen.json)
 
 

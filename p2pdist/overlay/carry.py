@@ -143,7 +143,8 @@ class Carrier:
             return False
         query.units -= 1
         network.send(target, offer)
-        if query.units and limits.OFFERS_PER_QUERY > 1 and message.qid not in self._repeats:
+        few = network.table_size() <= limits.SMALL_TABLE
+        if query.units and few and message.qid not in self._repeats:
             query.units -= 1
             self._repeats[message.qid] = network.clock.callLater(
                 limits.OFFER_REPEAT_S, self._repeat, target, offer
@@ -151,7 +152,7 @@ class Carrier:
         return True
 
     def _repeat(self, target: Address, offer: Offer) -> None:
-        """Offer once more: the first one may be lost, and nothing acknowledged it."""
+        """Offer once more: the first one may be lost, and few others would answer."""
         del self._repeats[offer.qid]
         now = self.network.clock.seconds()
         if self.network.guard.relay(limits.OFFER_BYTES, now):

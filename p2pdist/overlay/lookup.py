@@ -113,9 +113,10 @@ Cost = Callable[[Candidate], tuple[float, int]]
 def walk_cost(candidates: Sequence[Candidate], topic: Topic, log2_reach: float) -> Cost:
     """Return what tells how much a walk through one of the candidates is expected to cost.
 
-    Cost in seconds: half the round trip there, plus a quarter of the median one-way time for every
-    bit of distance still to go to the nodes that store the topic. Source: the simulation behind
-    ``docs/protocol.md`` (latency-aware next hops: p50 104 against 132 ms).
+    Cost in seconds: half the round trip there, one more hop unless the candidate is likely to store
+    the topic itself, and something for every bit of distance still to go to those that do.
+    Source: ``benchmarks/overlay.py``, whose median and packets the shares of the typical round trip
+    in ``limits`` were chosen by (``docs/overlay.md``).
 
     Args:
         candidates: neighbours.
@@ -125,14 +126,21 @@ def walk_cost(candidates: Sequence[Candidate], topic: Topic, log2_reach: float) 
     known = sorted([c.srtt_s for c in candidates if c.srtt_s is not None])
     typical = known[len(known) // 2] if known else limits.RTO_STRANGER_S / 4
     target = int.from_bytes(topic, "big")
+    sure, out = limits.WALK_STORER_BITS
     per_bit = typical * limits.WALK_BIT_COST
+    hop = typical * limits.WALK_HOP_COST
+    per_unsure_bit = hop / (out - sure)
+    log2 = math.log2
 
     def cost(candidate: Candidate) -> tuple[float, int]:
         srtt_s, number = candidate[2:]
         away = number ^ target
-        further = math.log2(away) - log2_reach if away else 0.0
-        rtt_s = typical if srtt_s is None else srtt_s
-        return rtt_s / 2 + (further * per_bit if further > 0 else 0.0), away
+        there_s = (typical if srtt_s is None else srtt_s) / 2
+        further = log2(away) - log2_reach if away else sure
+        if further <= sure:
+            return there_s, away
+        onward_s = hop if further >= out else (further - sure) * per_unsure_bit
+        return there_s + onward_s + (further * per_bit if further > 0 else 0.0), away
 
     return cost
 
@@ -315,7 +323,8 @@ class Lookup:
         if offer.flags & Flag.MEMBER:
             peers.insert(0, finder)
         actions = self.learned(peers, scope(finder), share)
-        if self._pulled < limits.LOOKUP_FINDERS:
+        unheard = offer.swarm > len(peers)
+        if unheard and self._pulled < limits.LOOKUP_FINDERS:
             self._pulled += 1
             actions.append(Pull(finder, offer.qid, offer.cookie))
         return actions

@@ -27,7 +27,7 @@ import attrs
 from attrs import define, field
 
 from p2pdist import limits
-from p2pdist.addresses import Address, scope
+from p2pdist.addresses import Address, Scope, scope
 from p2pdist.ids import NodeID, distance
 from p2pdist.overlay.lookup import Candidate, walk_cost
 from p2pdist.overlay.messages import (
@@ -143,11 +143,12 @@ class Relay:
         if not query.units or message.flags & Flag.LAST:
             return None
         passed = {query.upstream, query.src, message.via, *query.tried}
-        fitting = [
-            c
-            for c in candidates
-            if c.address not in passed and self._answerable(query, c.address)
-        ]
+        fitting = [c for c in candidates if c.address not in passed]
+        if not query.first_hop:
+            # A finder there or behind it must be able to reach whom it answers (decision 15).
+            widest = scope(query.answer_through or query.src)
+            if widest < Scope.GLOBAL:
+                fitting = [c for c in fitting if scope(c.address) <= widest]
         own = distance(self.own_id, message.topic)
         topic = int.from_bytes(message.topic, "big")
         nearer = [c for c in fitting if c.number ^ topic < own]
@@ -180,11 +181,6 @@ class Relay:
             return False
         query.units += min(units, lent)
         return True
-
-    @staticmethod
-    def _answerable(query: Query, candidate: Address) -> bool:
-        """Tell whether a finder at or behind ``candidate`` can reach src, or via (decision 15)."""
-        return query.first_hop or scope(query.answer_through or query.src) >= scope(candidate)
 
     def __len__(self) -> int:
         return len(self._queries)

@@ -245,7 +245,7 @@ class RoutingTable:
         if len(bucket.entries) - near >= bucket.size or len(self) - gone >= limits.NEIGHBOURS:
             return False
         subnet = subnet_key(newcomer.address)
-        if subnet is None:
+        if subnet is None or subnet not in self._subnets:
             return True
         mate = without is not None and subnet_key(without.address) == subnet
         if self._subnets.get(subnet, 0) - mate >= limits.SUBNET_PER_TABLE:

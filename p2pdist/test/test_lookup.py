@@ -44,13 +44,13 @@ def candidate(away: int, host: str | None = None, srtt_s: float | None = 0.05) -
     return Candidate(NodeID(away.to_bytes(20, "big")), Address(host, 7667), srtt_s, away)
 
 
-def offer(*peers: Address, flags: int = 0) -> Offer:
-    """Return an offer of some peers."""
+def offer(*peers: Address, flags: int = 0, untold: int = 1) -> Offer:
+    """Return an offer of some peers by a finder that knows ``untold`` more."""
     return Offer(
         qid=QUERY + b"\0",
         node_id=NodeID(b"f" * 20),
         cookie=b"c" * limits.COOKIE_BYTES,
-        swarm=len(peers),
+        swarm=len(peers) + (flags & Flag.MEMBER != 0) + untold,
         flags=flags,
         peers4=tuple(peer for peer in peers if ":" not in peer.host),
         peers6=tuple(peer for peer in peers if ":" in peer.host),
@@ -84,6 +84,30 @@ class OrderTests(TestCase):
         near, quick = candidate(1, srtt_s=0.05), candidate(1 << 50, srtt_s=0.04)
         self.assertEqual([quick, near], self.order(near, quick, reach=60.0))
         self.assertEqual([near, quick], self.order(near, quick, reach=0.0))
+
+    def test_what_a_hop_is_worth(self):
+        """Who surely stores the topic may be slower by the hop that who does not has to add."""
+        sure, out = limits.WALK_STORER_BITS
+        storer, other = candidate(int(2 ** (60 + sure))), candidate(int(2 ** (60 + out)))
+        typical = 0.1
+        filler = [candidate(1 << 90, f"9.9.9.{n}", typical) for n in range(9)]
+        hop_s = typical * (limits.WALK_HOP_COST + out * limits.WALK_BIT_COST)
+        for slower_s, first in ((0.9 * hop_s, storer), (1.1 * hop_s, other)):
+            late = storer._replace(srtt_s=0.01 + 2 * slower_s)
+            soon = other._replace(srtt_s=0.01)
+            order = self.order(late, soon, *filler, reach=60.0)
+            self.assertEqual(first.address, order[0].address)
+
+    def test_what_a_bit_is_worth(self):
+        """Of those far from all storers, the farther has to be quicker by so much for each bit."""
+        near, far = candidate(1 << 80), candidate(1 << 90)
+        typical = 0.1
+        filler = [candidate(1 << 150, f"9.9.9.{n}", typical) for n in range(9)]
+        bits_s = 10 * typical * limits.WALK_BIT_COST
+        for slower_s, first in ((0.9 * bits_s, near), (1.1 * bits_s, far)):
+            late, soon = near._replace(srtt_s=0.01 + 2 * slower_s), far._replace(srtt_s=0.01)
+            order = self.order(late, soon, *filler, reach=60.0)
+            self.assertEqual(first.address, order[0].address)
 
     def test_never_measured(self):
         """Who was never measured counts as typical; so does a node at the topic itself."""
@@ -142,7 +166,8 @@ class TimelineTests(LookupCase):
     """What is done when."""
 
     def test_silent_network(self):
-        """Two walks, hedges after two and four round trips, more at 0.5 and 1.5 s, all, the end."""
+        """Two walks, two hedges by the round-trip time, more at 0.5 and 1.5 s, all, the end."""
+        first, second = (round(0.05 * rtts, 9) for rtts in limits.HEDGE_RTTS)
         story = [
             (time, len(self.walks(actions)), any(isinstance(a, Iterate) for a in actions))
             for time, actions in self.run_out()
@@ -150,8 +175,8 @@ class TimelineTests(LookupCase):
         self.assertEqual(
             [
                 (0.0, limits.WALKS, False),
-                (0.1, 1, False),
-                (0.2, 1, False),
+                (first, 1, False),
+                (second, 1, False),
                 (limits.BROADCAST_AFTER_S, 0, False),
                 (limits.ITERATE_AFTER_S, limits.WALKS, True),
                 (limits.ATTEMPT_3_S, limits.WALKS + 22, False),
@@ -214,7 +239,9 @@ class TimelineTests(LookupCase):
         self.assertEqual(self.start + limits.LOOKUP_S, self.lookup.next_timer())
         self.candidates = neighbours
         self.assertEqual(limits.WALKS, len(self.walks(self.advance(4.0))))
-        self.assertAlmostEqual(self.start + 4.1, self.lookup.next_timer() or 0)
+        self.assertAlmostEqual(
+            self.start + 4 + 0.05 * limits.HEDGE_RTTS[0], self.lookup.next_timer() or 0
+        )
         self.advance(limits.LOOKUP_S)
         self.assertIs(State.FAILED, self.lookup.state)
 
@@ -358,6 +385,15 @@ class OfferTests(LookupCase):
         self.lookup.offered(offer(Address("8.8.8.8", 1)), FINDER)
         self.assertEqual([], self.lookup.offered(offer(Address("7.7.7.7", 1)), FINDER))
         self.assertEqual(1, self.lookup.offers)
+
+    def test_finder_that_said_all_is_not_asked(self):
+        """Nothing is pulled from a finder whose offer names everybody it knows."""
+        self.advance()
+        peers = [Address("8.8.8.8", 1), Address("8.8.4.4", 1)]
+        for flags in (0, Flag.MEMBER):
+            finder = Address(f"9.9.9.{flags}", 7667)
+            actions = self.lookup.offered(offer(*peers, flags=flags, untold=0), finder)
+            self.assertNotIn(Pull, {type(action) for action in actions})
 
     def test_finders_are_bounded(self):
         """So many finders are heard, and four of them pulled."""

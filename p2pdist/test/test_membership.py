@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from p2pdist import limits
 from p2pdist.addresses import Address
 from p2pdist.ids import NodeID
@@ -47,6 +49,11 @@ def storer_on(host: Host, others: int) -> Stranger:
         Announce: lambda m: Announced(rid=m.rid, attempt=m.attempt, ttl_s=9, others=others),
     }
     return storer
+
+
+def naming(nodes: tuple[NodeEntry, ...], asked: Find) -> Found:
+    """Return the answer that names ``nodes``."""
+    return Found(rid=asked.rid, attempt=asked.attempt, nodes4=nodes)
 
 
 class MeetingTests(TestCase):
@@ -437,15 +444,13 @@ class UpkeepTests(TestCase):
         """Not only the nearest, which are asked for more, if there is a place in the table."""
         world, (a, b, c) = lan(count=3)
         node = OverlayNode.on(a)
-        named = []
+        named: list[JoinedPeer] = []
         for host in (b, c):
             storer = storer_on(host, others=0)
             told = [fake_peer(len(named) + number) for number in range(limits.REPLY_NODES)]
             named += told
             found = tuple(NodeEntry(peer.node_id, peer.address) for peer in told)
-            storer.answers[Find] = lambda m, found=found: Found(
-                rid=m.rid, attempt=m.attempt, nodes4=found
-            )
+            storer.answers[Find] = functools.partial(naming, found)
             world.wait_for(node.network.contact(storer.address))
         start = len(world.trace)
         node.node.upkeep()

@@ -270,16 +270,27 @@ class RequestTests(StrangerCase):
         self.assertIsInstance(self.stranger.ask(self.node.address, bad), Challenge)
 
     def test_offer_is_repeated_until_taken(self) -> None:
-        """An offer goes out again after OFFER_REPEAT_S, OFFERS_PER_QUERY times in all."""
+        """Where few others would offer, one goes out again, once, after OFFER_REPEAT_S."""
         self.node.join(Status.SEED)
         ask = GetPeers(node_id=self.stranger.node_id, qid=self.stranger.qid(), topic=TOPIC)
         self.ask(ask)
-        self.assertEqual(limits.OFFERS_PER_QUERY, len(self.stranger.heard(Offer)))
+        self.assertEqual(2, len(self.stranger.heard(Offer)))
         size = limits.ENVELOPE_BYTES + len(encode(self.stranger.heard(Offer)[0]))
         first, second = (
             r.time for r in self.world.trace if r.source == self.node.address and r.length == size
         )
         self.assertLess(abs(second - first - limits.OFFER_REPEAT_S), 0.01)
+
+    def test_offer_is_not_repeated_in_a_large_network(self) -> None:
+        """Other walks bring other offers there."""
+        self.node.join(Status.SEED)
+        network = self.node.network
+        for number in range(256):
+            node_id = NodeID(bytes([number]) * 20)
+            network.neighbours.verified(node_id, Address(f"10.3.0.{number}", 7667), 0.0)
+        self.assertGreater(network.table_size(), limits.SMALL_TABLE)
+        self.ask(GetPeers(node_id=self.stranger.node_id, qid=self.stranger.qid(), topic=TOPIC))
+        self.assertEqual(1, len(self.stranger.heard(Offer)))
 
     def test_offer_that_was_taken_is_not_repeated(self) -> None:
         """An accept stops the repetition."""

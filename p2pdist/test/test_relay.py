@@ -283,7 +283,10 @@ class UnitTests(TestCase):
         chosen_ids = [((seed + 7919 * n) * 2654435761) % 2**64 + 1 for n in range(count)]
         nodes = {Address(f"9.9.{n}.1", 1): node_id(away) for n, away in enumerate(chosen_ids)}
         relays = {address: Relay(own) for address, own in nodes.items()}
-        everybody = [Candidate(own, address, None, int.from_bytes(own, "big")) for address, own in nodes.items()]
+        everybody = [
+            Candidate(own, address, None, int.from_bytes(own, "big"))
+            for address, own in nodes.items()
+        ]
         start = everybody[0].address
         waiting = [(INITIATOR, start, message(hops=0, units=limits.GET_PEERS_WIDE_UNITS))]
         carried = 0

@@ -165,7 +165,7 @@ class SearchTests(SearchCase):
             qid=search.query + b"\0",
             node_id=stranger.node_id,
             cookie=b"c" * 12,
-            swarm=1,
+            swarm=3,
             flags=Flag.MEMBER,
             peers4=(Address("10.0.0.10", 7667),),
         )
@@ -182,6 +182,24 @@ class SearchTests(SearchCase):
         )
         self.assertIn("10.0.0.30", {r.target[0] for r in self.world.trace})
         self.assertEqual({stranger.address}, set(heard))
+
+    def test_offer_that_says_all_is_not_accepted(self) -> None:
+        """A finder that named every peer it knows has no longer list: asking it would be noise."""
+        stranger = polite(self.b)
+        self.meet(stranger)
+        search = self.begin()
+        offer = Offer(
+            qid=search.query + b"\0",
+            node_id=stranger.node_id,
+            cookie=b"c" * 12,
+            swarm=2,
+            flags=Flag.MEMBER,
+            peers4=(Address("10.0.0.10", 7667),),
+        )
+        stranger.send(self.node.address, offer)
+        self.world.run(1)
+        self.assertEqual(["10.0.0.2", "10.0.0.10"], [peer.host for peer in self.candidates])
+        self.assertEqual([], stranger.heard(Accept))
 
     def test_joined_ends_it(self) -> None:
         """A peer that joined ends the lookup; later offers still count."""
@@ -241,7 +259,7 @@ class RelayedOfferTests(SearchCase):
             qid=search.query + b"\0",
             node_id=NodeID(b"f" * 20),
             cookie=cookie,
-            swarm=1,
+            swarm=2,
             flags=Flag.MEMBER,
             finder=finder,
         )
