@@ -1,9 +1,10 @@
 """How nodes join, live with churn, and find peers among sybils: production nodes, simulated time.
 
-Job: three worlds that ``overlay.py``'s converged ones are not. ``convergence``: a thousand nodes
+Job: four worlds that ``overlay.py``'s converged ones are not. ``convergence``: a thousand nodes
 really join through bootstrap nodes, and their tables are held against converged ones. ``churn``:
 half of all nodes are replaced every hour, without goodbye. ``eclipse``: row M6 of the attack
-matrix, 400 sybils nearest to the topic among 100 honest nodes.
+matrix, 400 sybils nearest to the topic among 100 honest nodes. ``doubts``: nodes that look up many
+things among black holes, and learn whom to avoid.
 """
 
 from __future__ import annotations
@@ -403,9 +404,32 @@ def eclipse(report: Report, quick: bool) -> None:
         )
 
 
+# --- doubts ---
+
+
+def doubts(report: Report, quick: bool) -> None:
+    """Let ten nodes look up one thing after the other among 25 % black holes."""
+    nodes, worlds, lookups = (400, 1, 600) if quick else (1000, 2, 2000)
+    studies = []
+    for seed in range(SEED, SEED + worlds):
+        mix = Mix(nodes=nodes, dead=0.1, black_holes=0.25)
+        study = Study(World(mix=mix, initiators=10, seed=seed))
+        study.run(lookups)
+        studies.append(study)
+    for what, part in (
+        ("first tenth", slice(0, lookups // 10)),
+        ("last half", slice(lookups // 2, lookups)),
+    ):
+        some = summarize([lookup for study in studies for lookup in study.lookups[part]])
+        name = f"10 initiators among {nodes} nodes, 25 % black holes, {what} of {lookups} lookups"
+        report.add(f"{name}: p50", some.p50_ms, "ms")
+        report.add(f"{name}: p99", some.p99_ms, "ms")
+        report.add(f"{name}: packets, p99", some.packets_p99, "")
+
+
 def measure(report: Report, quick: bool) -> None:
     """Add all rows."""
-    for part in (convergence, churn, eclipse):
+    for part in (convergence, churn, eclipse, doubts):
         part(report, quick)
 
 

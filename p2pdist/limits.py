@@ -177,11 +177,11 @@ LOOKUP_CANDIDATES: Final = 16
 """Peers whose addresses one lookup pings; walks stop there."""
 LOOKUP_FINDERS: Final = 4
 """Finders from whom the longer list is pulled."""
-WALK_HOP_COST: Final = 0.2
+WALK_HOP_COST: Final = 0.25
 """Of the typical round trip, for the hop a walk must still take after one that stores nothing."""
-WALK_BIT_COST: Final = 0.09
+WALK_BIT_COST: Final = 0.065
 """Of the typical round trip, for each bit of distance still to go."""
-WALK_STORER_BITS: Final = (-1.0, 0.5)
+WALK_STORER_BITS: Final = (-1.0, 0.2)
 """Bits beyond the distance where STORERS nodes live: up to the first a node surely is a storer,
 from the second on surely none."""
 ENTRY_NODES: Final = 8
@@ -195,6 +195,14 @@ AROUND: Final = 32
 nobody who wants to own a topic gains by being there."""
 AROUND_PEERS: Final = 1
 """Addresses each of them may have tried beyond LOOKUP_CANDIDATES: itself, if it is a member."""
+DOUBT_WALKS: Final = 3
+"""Walks in a row through one first hop that bring nothing, in lookups that found somebody: then it
+is doubted. With 25 % black holes a walk through an honest one fails one time in three."""
+DOUBT_AFTER_S: Final = 2.0
+"""A lookup younger than this is not judged: its walks may still be under way."""
+DOUBT_S: Final = 900.0
+DOUBTS: Final = 512
+"""First hops whose last walk brought nothing."""
 WALK_CANDIDATES: Final = 4
 """Next hops a forwarder tries."""
 HOPS: Final = 12

@@ -63,7 +63,8 @@ class Agenda:
 
     def forget(self, search: Search) -> None:
         """Drop a search, also one that runs or waits; its late offers interest nobody."""
-        self._kept.pop(search.query, None)
+        if self._kept.pop(search.query, None) is not None:
+            search.forgotten()
         if search in self._waiting:
             self._waiting.remove(search)
         self.ended(search)

@@ -169,6 +169,8 @@ class Lookup:
     _pulled: int = 0
     _lost: int = 0
     _shares: dict[Address, int] = field(init=False, factory=dict)
+    _first_hops: dict[bytes, Address] = field(init=False, factory=dict)
+    _fruitful: dict[Address, None] = field(init=False, factory=dict)
     _steps: list[tuple[float, str]] = field(init=False, factory=list)
     _iterating: bool = False
     _iterated: bool = False
@@ -209,7 +211,7 @@ class Lookup:
             actions += self._step(step, order, table)
             order = [c for c in order if self._unused(c.address)]
         if not self.offers and order:  # what came to nothing is begun anew elsewhere, at once
-            actions += self._walk(order, self._lost, wide=True)
+            actions += self._walk(order, self._lost, wide=False)
             self._lost = 0
         self._give_up_early(order)
         return actions
@@ -240,7 +242,7 @@ class Lookup:
 
     def _step(self, step: str, order: list[Candidate], table: int) -> list[Action]:
         if step == "hedge":  # whoever was offered may still answer: more walks bring no more
-            return [] if self.offers else self._walk(order, 1, wide=True)
+            return [] if self.offers else self._walk(order, 1, wide=False)
         if step == "attempt":
             return self._walk(order, limits.WALKS, wide=True)
         if step == "iterate":
@@ -266,6 +268,8 @@ class Lookup:
             qid = self.query + bytes([min(self._walks, 255)])
             self._walks += 1
             self._pending[candidate.address] = qid
+            if not last_hop:
+                self._first_hops[qid] = candidate.address
             actions.append(Walk(candidate.address, qid, wide, last_hop))
         return actions
 
@@ -312,6 +316,9 @@ class Lookup:
             offer: decoded; its qid is one of ours.
             finder: who made it, by the UDP header (or as a relay saw it).
         """
+        through = self._first_hops.get(offer.qid)
+        if through is not None:
+            self._fruitful[through] = None
         if self.state is State.FAILED or finder in self._finders:
             return []
         share = self._shares.get(finder, 0)
@@ -363,6 +370,16 @@ class Lookup:
     def walked(self, address: Address) -> bool:
         """Tell whether ``address`` is a first hop of this lookup."""
         return address in self._pending or address in self._refused
+
+    def verdict(self, now: float) -> dict[Address, bool]:
+        """Return whether each walk brought an offer, by the first hop that took it.
+
+        Empty if nobody was found, or if it is too early to say.
+        """
+        if self.state is not State.FOUND or now - self.started < limits.DOUBT_AFTER_S:
+            return {}
+        taken = [hop for hop in self._first_hops.values() if hop in self._pending]
+        return {hop: hop in self._fruitful for hop in taken}
 
     @property
     def asked(self) -> int:

@@ -28,6 +28,7 @@ from p2pdist.keys import NetworkKeys, equal
 from p2pdist.overlay.agenda import Agenda
 from p2pdist.overlay.bindings import Bindings
 from p2pdist.overlay.carry import Carrier
+from p2pdist.overlay.doubts import Doubts
 from p2pdist.overlay.envelope import Envelope, Header
 from p2pdist.overlay.fields import NodeEntry
 from p2pdist.overlay.guard import Guard
@@ -74,6 +75,7 @@ class Network:
         bindings: keeps a way in open where they cannot.
         dropped: how many datagrams were dropped, by the rule they broke.
         agenda: this node's own searches.
+        doubts: which first hops take their walks and bring nothing.
         neighbour_found: called with each node that newly came into the routing table.
         no_route_from: called with each first hop that answered but knows nobody to ask.
         offer_from: called with the source of each offer to a search of ours.
@@ -101,6 +103,7 @@ class Network:
     status_listeners: dict[Topic, StatusListener] = field(init=False, factory=dict)
     own_addresses: dict[Address, None] = field(init=False, factory=dict)
     agenda: Agenda = field(init=False, factory=Agenda)
+    doubts: Doubts = field(init=False, factory=Doubts)
     _carrier: Carrier = field(init=False)
     _replies: ReplyCache = field(init=False, factory=ReplyCache)
     methods: dict[type[Message], Serve] = field(init=False)
@@ -308,7 +311,7 @@ class Network:
     def walk_candidates(
         self, family: Address | None = None, nearer_to: bytes | None = None
     ) -> list[Candidate]:
-        """Return neighbours that a walk can reach, with their round-trip times.
+        """Return neighbours that a walk can reach, doubted ones only if there are no others.
 
         Args:
             family: only those of this address's family.
@@ -327,6 +330,9 @@ class Network:
                 path = peek(entry.address)
                 srtt = path.srtt_s if path is not None else None
                 candidates.append(Candidate(entry.node_id, entry.address, srtt, entry.number))
+        doubted = self.doubts.doubted(now)
+        if doubted:
+            return [c for c in candidates if c.address not in doubted] or candidates
         return candidates
 
     def log2_reach(self) -> float:

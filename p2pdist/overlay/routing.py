@@ -219,8 +219,8 @@ class RoutingTable:
         self._buckets[depth].looked_through(now)
 
     def size_estimate(self) -> float:
-        """Estimate how many nodes the network has from how near the nearest eight are."""
-        nearest = self.closest(self.own_id, 8)
+        """Estimate how many nodes the network has from how near the nearest sixteen are."""
+        nearest = self.closest(self.own_id, 16)
         if not nearest:
             return 1.0
         reach = distance(nearest[-1].node_id, self.own_id)

@@ -21,6 +21,7 @@ from p2pdist import limits
 from p2pdist.addresses import Address, limit_key, scope, subnet_key
 from p2pdist.errors import NodeStopped, RequestTimedOut, RPCError
 from p2pdist.ids import NodeID, Topic
+from p2pdist.overlay.doubts import Doubts
 from p2pdist.overlay.fields import NodeEntry
 from p2pdist.overlay.iterate import Iteration
 from p2pdist.overlay.lookup import (
@@ -62,6 +63,7 @@ class Surroundings(Protocol):
     clock: IReactorTime
     rpc: RPC
     reach: Reach
+    doubts: Doubts
 
     def walk_candidates(self) -> list[Candidate]:
         """Return the neighbours that may carry a walk."""
@@ -308,6 +310,11 @@ class Search:
         """Note that a peer joined; ends the search (late offers still count for a while)."""
         self.lookup.joined()
         self.poke()
+
+    def forgotten(self) -> None:
+        """Note that no offer counts any more: time to judge who took walks."""
+        now = self.network.clock.seconds()
+        self.network.doubts.judge(self.lookup.verdict(now), now)
 
     def stop(self) -> None:
         """End without telling."""

@@ -53,6 +53,7 @@ class World:
         rtt: one of ``terrain.MODELS``.
         members: peers of each topic; ``None``: 1, 3 or 10 by the size of the network.
         nated_initiators: lookups start behind NATs.
+        initiators: how many nodes start them all; ``None``: any may.
         seed: decides everything.
     """
 
@@ -61,6 +62,7 @@ class World:
     rtt: str = "internet"
     members: int | None = None
     nated_initiators: bool = False
+    initiators: int | None = None
     seed: int = 1
 
     @property
@@ -131,6 +133,8 @@ class Study:
         self._open = self.population.living(Role.OPEN)
         nated = self.population.living(Role.NATED)
         self._initiators = nated if world.nated_initiators else self._open
+        if world.initiators is not None:
+            self._initiators = self._rng.sample(self._initiators, world.initiators)
 
     # --- running ---
 
@@ -156,10 +160,9 @@ class Study:
     def draw(self) -> Lookup:
         """Choose a topic, its members, and who looks for it; tell the storers."""
         topic = Topic(self._rng.randbytes(ID_BYTES))
-        members = self._rng.sample(self._open, self.world.member_count)
         initiator = self._rng.choice(self._initiators)
-        while initiator in members:
-            initiator = self._rng.choice(self._initiators)
+        members = self._rng.sample(self._open, self.world.member_count + 1)
+        members = [member for member in members if member != initiator][: self.world.member_count]
         self._store(topic, members)
         return Lookup(initiator, topic, members)
 
