@@ -99,9 +99,11 @@ class Report:
             print(f"{figure.name:{width}}  {value:>16}  {figure.target:10} {verdict}".rstrip())
 
 
-def options(description: str | None) -> argparse.Namespace:
-    """Parse ``--json`` and ``--quick``."""
-    parser = argparse.ArgumentParser(description=description)
+def options(
+    description: str | None, more: argparse.ArgumentParser | None = None
+) -> argparse.Namespace:
+    """Parse ``--json`` and ``--quick``, and what ``more`` adds."""
+    parser = argparse.ArgumentParser(description=description, parents=[more] if more else [])
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--quick", action="store_true", help="at most 45 seconds on two cores")
     return parser.parse_args()

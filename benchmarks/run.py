@@ -19,6 +19,7 @@ SCRIPTS = (
     "reflection.py",
     "forwarding.py",
     "joining.py",
+    "scale.py",
     "overlay.py",
 )
 

@@ -217,8 +217,10 @@ QUERY_CACHE_S: Final = 15.0
 OFFER_REPEAT_S: Final = 0.25
 """When a node with a small table offers once more: there few others would, and offers get lost."""
 NEGATIVE_CACHE_S: Final = 600.0
-NEGATIVE_CACHE: Final = 4096
+NEGATIVE_CACHE: Final = 2048
 """Offered addresses that did not answer."""
+SILENT_PORTS: Final = 4
+"""With so many of them at one global host (IPv6: /64), no other port there is tried."""
 
 # --- rate limits: (per second, burst) ---
 RATE_KEYS: Final = 1024

@@ -7,7 +7,7 @@ Tests: ``test_guard``.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -110,24 +110,36 @@ class RateLimit(Generic[K]):
 
 @define
 class NegativeCache:
-    """Addresses that did not answer lately; asking them again would make us a weapon."""
+    """Addresses that did not answer lately; asking them again would make us a weapon.
+
+    A host at which ``limits.SILENT_PORTS`` of them are is left alone altogether: whoever names
+    addresses could name as many ports of a victim as he likes.
+    """
 
     _until: OrderedDict[Address, float] = field(init=False, factory=OrderedDict)
+    _hosts: Counter[bytes] = field(init=False, factory=Counter)
 
     def add(self, address: Address, now: float) -> None:
         """Remember ``address`` for ``limits.NEGATIVE_CACHE_S``."""
+        self.discard(address)
         self._until[address] = now + limits.NEGATIVE_CACHE_S
-        self._until.move_to_end(address)
+        self._hosts[limit_key(address)] += 1
         if len(self._until) > limits.NEGATIVE_CACHE:
-            self._until.popitem(last=False)
+            self.discard(next(iter(self._until)))
 
     def discard(self, address: Address) -> None:
         """Forget ``address``: it spoke."""
-        self._until.pop(address, None)
+        if self._until.pop(address, None) is not None:
+            host = limit_key(address)
+            self._hosts[host] -= 1
+            if not self._hosts[host]:
+                del self._hosts[host]
 
     def holds(self, address: Address, now: float) -> bool:
         """Tell whether ``address`` should be left alone."""
-        return self._until.get(address, now) > now
+        while self._until and self._until[oldest := next(iter(self._until))] <= now:
+            self.discard(oldest)
+        return address in self._until or self._hosts[limit_key(address)] >= limits.SILENT_PORTS
 
     def __len__(self) -> int:
         return len(self._until)
@@ -189,7 +201,7 @@ class Guard:
         )
 
     def relay(self, size: int, now: float) -> bool:
-        """May ``size`` more bytes be sent for others?"""
+        """May ``size`` more bytes be sent for others? A negative size gives some back."""
         return self._relay.allow(None, now, size)
 
     def announce(self, source: Address, now: float) -> bool:

@@ -151,6 +151,29 @@ class NegativeCacheTests(TestCase):
         self.assertFalse(cache.holds(Address("192.0.2.1", 2), 2.0))
 
 
+    def test_host_with_silent_ports(self):
+        """SILENT_PORTS silent ports of a global host end all tries there, until they are old."""
+        cache = NegativeCache()
+        for port in range(1, limits.SILENT_PORTS):
+            cache.add(Address("8.8.8.8", port), 0.0)
+        other = Address("8.8.8.8", 999)
+        self.assertFalse(cache.holds(other, 0.0))
+        cache.add(Address("8.8.8.8", limits.SILENT_PORTS), 1.0)
+        cache.add(Address("8.8.8.8", limits.SILENT_PORTS), 1.0)
+        self.assertTrue(cache.holds(other, 1.0))
+        self.assertFalse(cache.holds(Address("8.8.4.4", 999), 1.0))
+        self.assertFalse(cache.holds(other, limits.NEGATIVE_CACHE_S))
+        cache.add(Address("8.8.8.8", 1), limits.NEGATIVE_CACHE_S)
+        self.assertFalse(cache.holds(other, limits.NEGATIVE_CACHE_S))
+
+    def test_local_ports_are_hosts(self):
+        """On loopback and private networks every port may be another node: tests, containers."""
+        cache = NegativeCache()
+        for port in range(1, 2 * limits.SILENT_PORTS):
+            cache.add(Address("10.0.0.1", port), 0.0)
+        self.assertFalse(cache.holds(Address("10.0.0.1", 999), 0.0))
+
+
 class GuardTests(TestCase):
     """Which limit counts by what."""
 
