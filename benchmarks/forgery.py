@@ -69,9 +69,9 @@ class Target:
         self.network.peers.own(MEMBER)
         self._reader = Envelope(PUBLIC_NETWORK, self.chance.randbytes)
 
-    def _sent(self, datagram: bytes, to: Address) -> None:
+    def _sent(self, datagram: bytes, _to: Address) -> None:
         header = read_header(datagram)
-        self.answers[type(decode(self._reader.open(datagram, header, to)))] += 1
+        self.answers[type(decode(self._reader.open(datagram, header)))] += 1
 
     def _join(self, _source: Address, request: Join) -> Reply:
         self.joins += 1

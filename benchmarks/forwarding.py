@@ -82,7 +82,7 @@ class Forwarder:
         took = self.receive(datagram, self.asker)
         onward = None
         for out, to in self.sent:
-            message = decode(self.reader.open(out, read_header(out), to))
+            message = decode(self.reader.open(out, read_header(out)))
             if isinstance(message, GetPeers):
                 onward = message, to
         if onward is not None:

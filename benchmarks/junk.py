@@ -26,7 +26,6 @@ from common import Report, options
 from netlab import signals_as_exit
 
 from p2pdist import limits
-from p2pdist.addresses import Address
 from p2pdist.errors import RemoteProtocolError
 from p2pdist.keys import PUBLIC_NETWORK
 from p2pdist.overlay.envelope import Envelope, read_header
@@ -75,7 +74,7 @@ class Victim:
             try:
                 datagram = one.recv(2048)
                 header = read_header(datagram)
-                answer = decode(reader.open(datagram, header, Address(*self.address)))
+                answer = decode(reader.open(datagram, header))
             except (OSError, RemoteProtocolError):
                 continue
             if getattr(answer, "rid", None) == getattr(message, "rid", b""):

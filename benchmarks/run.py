@@ -11,16 +11,23 @@ from common import options
 SCRIPTS = (
     "startup.py",
     "main_job.py",
+    "transfer.py",
+    "rate_limits.py",
     "rpc.py",
     "memory.py",
     "real_overlay.py",
     "junk.py",
     "forgery.py",
+    "private.py",
     "reflection.py",
     "forwarding.py",
     "joining.py",
+    "census.py",
+    "choices.py",
     "scale.py",
+    "large.py",
     "overlay.py",
+    "swarm.py",
 )
 
 

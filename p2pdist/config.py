@@ -6,13 +6,23 @@ Tests: ``test_config``.
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
+import re
+import socket
+from collections.abc import Iterable
+from typing import Final
 
 from attrs import field, frozen
 
 from p2pdist import limits
 from p2pdist.addresses import HostPort, canonical_ip
 from p2pdist.errors import ConfigurationError
+from p2pdist.secret import Secret
+from p2pdist.swarm.throttle import RateLimits
+
+_RATE: Final = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?([kKMGT]?)(?:i?B)?(?:/s)?", re.ASCII)
+_UNIT: Final = {"": 1, "K": limits.KIB, "M": limits.MIB, "G": limits.GIB, "T": limits.TIB}
 
 
 def parse_port(text: str) -> int:
@@ -41,6 +51,47 @@ def parse_listen(text: str) -> str:
     return ip
 
 
+def parse_rate(text: str, option: str) -> int | None:
+    """Return the bytes per second an option names: ``10MB``, ``1.5MiB`` or ``1.5M/s``.
+
+    A unit is a power of 1024, as in every option; ``0`` and ``none`` are ``None``: no limit.
+
+    Raises:
+        ConfigurationError: none of these, or too low to work with.
+    """
+    found = _RATE.fullmatch(text)
+    if found is None and text != "none":
+        raise ConfigurationError(
+            f"{option} {text[:80]!a}: expected a speed such as 10MB or 1.5MiB, per second; "
+            "0 or none means unlimited"
+        )
+    rate = 0 if found is None else math.ceil(float(found[1]) * _UNIT[found[2].upper()])
+    if rate and rate < limits.RATE_LIMIT_MIN:
+        raise ConfigurationError(
+            f"{option} {text[:80]!a}: at least {limits.RATE_LIMIT_MIN // limits.KIB}KiB per "
+            "second, or peers take each other for stalled; 0 or none means unlimited"
+        )
+    return rate or None
+
+
+def parse_limits(texts: Iterable[str], option: str) -> dict[str, int | None]:
+    """Return the rates that a repeated option names: ``RATE`` or ``NAME=RATE``.
+
+    Returns:
+        Rates by name; that of the whole process has the name ``""``.
+
+    Raises:
+        ConfigurationError: as :func:`parse_rate`, or the same was named twice.
+    """
+    rates: dict[str, int | None] = {}
+    for text in texts:
+        name, _, rate = text.rpartition("=")
+        if name in rates:
+            raise ConfigurationError(f"{option} {text[:80]!a}: given twice; say which one holds")
+        rates[name] = parse_rate(rate, option)
+    return rates
+
+
 def absolute(path: str) -> str:
     """Return ``path`` from the root, links kept."""
     return os.path.abspath(path)  # noqa: PTH100 -- keeps links
@@ -57,6 +108,9 @@ class Config:
         state_dir: where the node's key and records are, absolute; ``None`` keeps nothing.
         nodes: entry points besides those of descriptors.
         lan: whether to look for nodes on the local network; see :attr:`searches_lan`.
+        secrets: of private networks to serve besides those of descriptors.
+        rates: what all contents may move together at first.
+        name: what the fleet calls this machine.
     """
 
     directory: str = field(default=".", converter=absolute)
@@ -65,6 +119,9 @@ class Config:
     state_dir: str | None = None
     nodes: tuple[HostPort, ...] = ()
     lan: bool = True
+    secrets: tuple[Secret, ...] = ()
+    rates: RateLimits = field(factory=RateLimits)
+    name: str = field(factory=socket.gethostname)
 
     @property
     def searches_lan(self) -> bool:

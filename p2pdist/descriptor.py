@@ -14,19 +14,24 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 import sys
 from typing import Any, Final, NoReturn
 from urllib.parse import quote, unquote_to_bytes
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from p2pdist import limits
 from p2pdist.addresses import HostPort, canonical_ip, parse_host_port
 from p2pdist.content import Metadata, check_component, check_piece_length
 from p2pdist.errors import DescriptorError, UnsafeName
 from p2pdist.ids import HashKey, format_hash_key, parse_hash_key
+from p2pdist.keys import PUBLIC_NETWORK, NetworkKeys
 from p2pdist.outline import Outline, outline
+from p2pdist.secret import Secret
+from p2pdist.secretfile import CREDENTIALS, BadSecret, declared, lines_for
+from p2pdist.signatures import SUFFIX
+from p2pdist.signers import Signers
+from p2pdist.smallfile import Unreadable, read_small
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -37,7 +42,6 @@ URI_SCHEME: Final = "p2pdist:"
 _FIELDS: Final = ("hash_key", "name", "length", "piece_length", "nodes", "sha256")
 _SECRETS: Final = ("secret", "secret_file")
 _NODE_KEYS: Final = ("ip", "host", "port")
-_OPEN_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _PARSER_LINE: Final = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)\Z")
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _MAKE_ANEW: Final = "copy the descriptor again, or let p2pdist make write it anew"
@@ -52,7 +56,7 @@ hash_key = "{hash_key}"
 # Whom to ask first: any machines that take part, as "host:port"; they need not hold the content.
 # The list may be empty where all machines share one local network.
 nodes = [{nodes}]
-{sha256}"""
+{sha256}{secret}"""
 
 
 @frozen(kw_only=True)
@@ -66,7 +70,10 @@ class Descriptor:
         length: expected bytes of all files together.
         piece_length: expected bytes of a piece.
         sha256: what ``sha256sum`` must print for the finished file, 64 lower-case digits.
+        secrets: of the private networks its swarm lives in; empty for the public one.
+        secret_file: where they were read from, or are to be.
         source: where it came from, for messages; does not count in comparisons.
+        signed_by: who signed it, in words, where that was asked for; does not count either.
     """
 
     hash_key: HashKey
@@ -75,7 +82,31 @@ class Descriptor:
     length: int | None = None
     piece_length: int | None = None
     sha256: str | None = None
+    secrets: tuple[Secret, ...] = ()
+    secret_file: str | None = None
     source: str = field(default="descriptor", eq=False)
+    signed_by: str | None = field(default=None, eq=False)
+
+    @property
+    def private(self) -> bool:
+        """Whether only who has a secret may take part."""
+        return bool(self.secrets) or self.secret_file is not None
+
+    def networks(self) -> tuple[NetworkKeys, ...]:
+        """Return the keys of the networks its swarm lives in: the public one, or private ones.
+
+        Raises:
+            DescriptorError: the secret file was not read, as :meth:`DescriptorParser.parse_file`
+                does.
+        """
+        if self.private and not self.secrets:
+            raise DescriptorError(
+                "was not read",
+                remedy="use the descriptor's file, or name the secret file with --secret-file",
+                source=self.source,
+                field="secret_file",
+            )
+        return tuple(NetworkKeys.from_secret(s.raw) for s in self.secrets) or (PUBLIC_NETWORK,)
 
     def check_metadata(self, metadata: Metadata) -> None:
         """Compare what was expected with what ``hash_key`` turned out to name.
@@ -104,7 +135,7 @@ class Descriptor:
             )
 
     def to_uri(self) -> str:
-        """Return the one-line form: hash_key, nodes and name, all that is needed."""
+        """Return the one-line form: hash_key, nodes and name, never a secret."""
         parameters = [f"n={quote(str(node), safe='[]:')}" for node in self.nodes]
         if self.name is not None:
             parameters.append(f"name={quote(self.name, safe='')}")
@@ -134,28 +165,51 @@ class Descriptor:
             expected="\n".join(expected),
             nodes=nodes + "\n" if nodes else "",
             sha256=sha256,
+            secret=lines_for(self.secrets, self.secret_file),
         )
 
 
 @frozen
 class DescriptorParser:
-    """Reads descriptors in each of their forms."""
+    """Reads descriptors in each of their forms.
 
-    def parse(self, text: str | bytes, source: str = "descriptor") -> Descriptor:
+    Attributes:
+        signers: refuse what is not signed by one of them; ``None`` takes no notice of signatures.
+        credentials: where the service manager put secret files, if it did (``secretfile``).
+    """
+
+    signers: Signers | None = None
+    credentials: str | None = field(factory=lambda: os.environ.get(CREDENTIALS))
+
+    def parse(
+        self,
+        text: str | bytes,
+        source: str = "descriptor",
+        signature: bytes | None = None,
+        path: str | None = None,
+    ) -> Descriptor:
         """Return what the text of a descriptor file says.
 
         Args:
             text: TOML, or JSON when its first character that is not blank is ``{``.
             source: what to call it in errors.
+            signature: the text of its signature file.
+            path: of the file, if it came from one; only then is a ``secret_file`` read.
 
         Raises:
-            DescriptorError: for everything that is not a well-formed descriptor.
+            DescriptorError: for everything that is not a well-formed descriptor, and first of all
+                for one that none of ``signers`` signed.
         """
+        signed_by = None
+        if self.signers is not None:
+            data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+            signed_by = self.signers.check(data, signature, source).words
         decoded = _decode(text, source)
         is_json = decoded.lstrip(" \t\r\n").startswith("{")
         lines = outline(decoded, known=_FIELDS + _SECRETS, is_json=is_json, source=source)
         values = _load_json(decoded, source) if is_json else _load_toml(decoded, source)
-        return _Checked(values, lines, source).descriptor()
+        checked = _Checked(values, lines, source, path, self.credentials)
+        return evolve(checked.descriptor(), signed_by=signed_by)
 
     def parse_file(self, path: str) -> Descriptor:
         """Return what a descriptor file says. Never waits, whatever the path names.
@@ -163,15 +217,23 @@ class DescriptorParser:
         Raises:
             DescriptorError: as :meth:`parse`, or the file cannot be read or is no regular file.
         """
-        return self.parse(_read(path), path)
+        data = read_file(path)
+        signature = None if self.signers is None else _read_signature(path + SUFFIX)
+        return self.parse(data, path, signature, path)
 
     def parse_uri(self, text: str) -> Descriptor:
         """Return what the one-line form says.
 
         Raises:
             DescriptorError: for everything :meth:`Descriptor.to_uri` could not have written,
-                but for letter case and the order of parameters.
+                but for letter case and the order of parameters; always where ``signers`` are given.
         """
+        if self.signers is not None:
+            raise DescriptorError(
+                "one line cannot carry a signature, and only signed descriptors are accepted here",
+                remedy=f"use the descriptor file with its {SUFFIX} beside it",
+                source="one-line descriptor",
+            )
         return _Checked(_split_uri(text), Outline({}, {}), "one-line descriptor").descriptor()
 
 
@@ -182,16 +244,12 @@ class _Checked:
     values: dict[str, Any]
     lines: Outline
     source: str
+    path: str | None = None
+    credentials: str | None = None
 
     def descriptor(self) -> Descriptor:
-        for key in _SECRETS:
-            if key in self.values:
-                self.fail(
-                    key,
-                    "private swarms are not served by this version",
-                    "remove the line only if everybody may have the content",
-                )
         length = self.number("length", limits.LENGTH_MAX)
+        secrets, secret_file = self.secrets()
         return Descriptor(
             hash_key=self.hash_key(),
             nodes=self.nodes(),
@@ -199,8 +257,16 @@ class _Checked:
             length=length,
             piece_length=self.piece_length(length or 0),
             sha256=self.sha256(),
+            secrets=secrets,
+            secret_file=secret_file,
             source=self.source,
         )
+
+    def secrets(self) -> tuple[tuple[Secret, ...], str | None]:
+        try:
+            return declared(self.values, self.path, self.credentials)
+        except BadSecret as error:
+            self.fail(error.field, error.reason, error.remedy, error.entry)
 
     def fail(self, key: str, reason: str, remedy: str, entry: int | None = None) -> NoReturn:
         line = self.lines.keys.get(key)
@@ -318,23 +384,28 @@ def _kind(value: object) -> str:
 # --- text to values ---
 
 
-def _read(path: str) -> bytes:
-    """Read a regular file of at most ``limits.DESCRIPTOR_BYTES``, and one byte more to tell."""
-    remedy = "give the path of a descriptor, as written by p2pdist make"
+def read_file(path: str) -> bytes:
+    """Return the bytes of a descriptor file, ``limits.DESCRIPTOR_BYTES`` and one more to tell.
+
+    Raises:
+        DescriptorError: it cannot be read or is no regular file.
+    """
     try:
-        # Opening some devices has effects, so look before; what is open is looked at again.
-        mode = os.stat(path).st_mode  # noqa: PTH116 -- beside os.open
-        if stat.S_ISREG(mode):
-            fd = os.open(path, _OPEN_FLAGS)
-            with os.fdopen(fd, "rb") as file:
-                mode = os.fstat(fd).st_mode
-                if stat.S_ISREG(mode):
-                    return file.read(limits.DESCRIPTOR_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise DescriptorError(f"cannot be read: {reason}", remedy=remedy, source=path) from error
-    kind = "is a folder" if stat.S_ISDIR(mode) else "is no regular file"
-    raise DescriptorError(kind, remedy=remedy, source=path)
+        return read_small(path, limits.DESCRIPTOR_BYTES)
+    except Unreadable as error:
+        remedy = "give the path of a descriptor, as written by p2pdist make"
+        raise DescriptorError(str(error), remedy=remedy, source=path) from error
+
+
+def _read_signature(path: str) -> bytes | None:
+    """Return the text of a signature file, or ``None`` where there is none."""
+    try:
+        return read_small(path, limits.SIGNATURE_BYTES)
+    except Unreadable as error:
+        if error.missing:
+            return None
+        remedy = "put the signature there, as written by p2pdist sign"
+        raise DescriptorError(str(error), remedy=remedy, source=path) from error
 
 
 def _decode(text: str | bytes, source: str) -> str:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from p2pdist.secret import hide
+
 
 class P2PDistError(Exception):
     """Something p2pdist does not recover from by itself."""
@@ -43,11 +45,12 @@ class DescriptorError(P2PDistError):
         self.source = source
         self.line = line
         self.field = field
-        self.reason = reason
+        self.reason = hide(reason)
         self.remedy = remedy
         where = source if line is None else f"{source}:{line}"
         what = "" if field is None else f"{field}: "
-        super().__init__(f"{where}: {what}{reason}; {remedy}")
+        # A secret may stand in the wrong place, and reasons quote what stands there.
+        super().__init__(hide(f"{where}: {what}{reason}; {remedy}"))
 
 
 class ConfigurationError(P2PDistError):

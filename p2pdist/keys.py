@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 
-from attrs import frozen
+from attrs import field, frozen
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (
     Ed25519PrivateKey,
@@ -104,9 +104,9 @@ class NetworkKeys:
     """
 
     tag: bytes
-    udp: bytes
+    udp: bytes = field(repr=False)
     private: bool
-    prk: bytes
+    prk: bytes = field(repr=False)
 
     @classmethod
     def from_secret(cls, secret: bytes | None) -> NetworkKeys:
@@ -137,7 +137,7 @@ class NodeKey:
         node_id: derived from them.
     """
 
-    private: Ed25519PrivateKey
+    private: Ed25519PrivateKey = field(repr=False)
     public: bytes
     node_id: NodeID
 

@@ -9,26 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import define, field, frozen
+from attrs import define, field
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.python.failure import Failure
 
 from p2pdist import limits
 from p2pdist.addresses import Address, HostPort
+from p2pdist.census.gossip import Frame
+from p2pdist.census.records import Report
 from p2pdist.content import Metadata
 from p2pdist.descriptor import Descriptor
 from p2pdist.errors import NodeStopped, P2PDistError, StorageError
+from p2pdist.fleet import Fleet, report_of
 from p2pdist.ids import HashKey, PieceIndex, format_hash_key
 from p2pdist.logs import new_logger
-from p2pdist.overlay.bootstrap import Bootstrap, EntryReport
-from p2pdist.overlay.membership import JoinedPeer, Membership
+from p2pdist.memberships import Memberships
+from p2pdist.overlay.bootstrap import EntryReport
+from p2pdist.overlay.membership import JoinedPeer
 from p2pdist.overlay.messages import Status
-from p2pdist.overlay.network import Network
+from p2pdist.presence import Presence
 from p2pdist.stages import Core, Course, Stage, new_course
+from p2pdist.standing import SessionStatus
 from p2pdist.storage.locate import create, locate
 from p2pdist.storage.place import Place
 from p2pdist.storage.store import Store
-from p2pdist.swarm.progress import Progress
+from p2pdist.swarm.connection import PeerConnection
+from p2pdist.swarm.throttle import RateLimits
 from p2pdist.swarm.transfer import Transfer, TransferEvents
 
 LOG_PARTS = 10
@@ -39,35 +45,6 @@ MakeTransfer = Callable[
 ]
 
 
-@frozen(kw_only=True)
-class SessionStatus:
-    """How one descriptor stands.
-
-    Attributes:
-        name: of the content, or the first digits of its key while that is not known.
-        hash_key: as text.
-        stage: see :mod:`p2pdist.stages`.
-        progress: of the transfer.
-        checked: bytes hashed and bytes in all while checking, else ``None``.
-        joined: peers joined in the overlay.
-        nodes: how the descriptor's ``nodes`` stand.
-        waiting_for: what keeps it from moving, or ``""``.
-        path: where the content is or will be, or ``None`` while that is not known.
-        error: why it failed, or ``""``.
-    """
-
-    name: str
-    hash_key: str
-    stage: Stage
-    progress: Progress
-    checked: tuple[int, int] | None
-    joined: int
-    nodes: tuple[EntryReport, ...]
-    waiting_for: str
-    path: str | None
-    error: str
-
-
 @define(eq=False)
 class Session:
     """One descriptor at work.
@@ -75,26 +52,27 @@ class Session:
     Args:
         descriptor: of the content.
         place: where it goes on disk.
-        network: where its swarm lives.
-        bootstrap: the ways into it.
+        presences: the networks its swarm lives in, one at least.
         make_transfer: builds the content's transfer.
         known_peers: peers of an earlier run.
         seed_only: fail instead of fetching what is not there.
         searches_lan: whether nodes may turn up on the local network.
         member: called once the node is a member of the content's swarm.
+        make_fleet: builds the content's census.
     """
 
     descriptor: Descriptor
     place: Place
-    network: Network
-    bootstrap: Bootstrap
+    presences: tuple[Presence, ...]
     make_transfer: MakeTransfer
     known_peers: tuple[Address, ...] = ()
     seed_only: bool = False
     searches_lan: bool = True
     member: Callable[[], None] = lambda: None
+    make_fleet: Callable[[Session], Fleet] = field(kw_only=True)
     transfer: Transfer = field(init=False)
-    membership: Membership = field(init=False)
+    fleet: Fleet = field(init=False)
+    membership: Memberships = field(init=False)
     stage: Stage = field(init=False, default=Stage.CHECKING)
     nodes: tuple[HostPort, ...] = field(init=False)
     _log = new_logger()
@@ -119,12 +97,10 @@ class Session:
         self._course = new_course(Core(self._entered))
         self.nodes = self.descriptor.nodes
         self.transfer = self.make_transfer(self.descriptor.hash_key, self._open_store, self)
-        self.membership = Membership(
-            self.network,
-            self.descriptor.hash_key,
-            self,
-            entries=lambda: self.bootstrap.answered(self.nodes),
+        self.membership = Memberships(
+            self.presences, self.descriptor.hash_key, self, nodes=lambda: self.nodes
         )
+        self.fleet = self.make_fleet(self)
 
     @property
     def name(self) -> str:
@@ -159,17 +135,27 @@ class Session:
 
     def start(self) -> None:
         """Look at the disk, then go and find peers."""
-        self._started_at = self._waiting_logged_at = self.network.clock.seconds()
-        self.bootstrap.add(self.nodes)
+        self._started_at = self._waiting_logged_at = self.place.clock.seconds()
+        self.membership.add_nodes(self.nodes)
+        self.membership.watch(self.way_in)
         located = locate(self.place, self.descriptor, self._hashed)
         self._opening = located
         located.addCallbacks(self._cb_located, self._eb_broken)
         located.addErrback(self._eb_bug)
 
+    @property
+    def limits(self) -> RateLimits:
+        """What this content may move, within what its service may."""
+        return self.transfer.share.limits
+
+    def set_limits(self, rates: RateLimits) -> None:
+        """Change it, from now on."""
+        self.transfer.share.set_limits(rates)
+
     def merge_nodes(self, nodes: tuple[HostPort, ...]) -> None:
         """Take further nodes to ask: of a second descriptor of the content, or of an option."""
         self.nodes = tuple(dict.fromkeys(self.nodes + nodes))
-        self.bootstrap.add(nodes)
+        self.membership.add_nodes(nodes)
 
     def _cb_located(self, store: Store | None) -> None:
         self._opening = None
@@ -185,6 +171,7 @@ class Session:
             )
             return
         self.transfer.start(store)
+        self.fleet.start()
         self.membership.start(self.known_peers)
         self.member()
         if store is not None and store.complete and store.published:
@@ -193,7 +180,7 @@ class Session:
             return
         self._log.info("{name}: looking for peers of {hash_key}", **self._naming())
         self._course.looked()
-        if len(self.network.neighbours):
+        if self.membership.has_way_in:
             self._course.way_in()
 
     def _open_store(self, metadata: Metadata) -> Deferred[Store]:
@@ -228,7 +215,9 @@ class Session:
             Fires when nothing of this session is left; never fails.
         """
         self._stopped = True
+        self.membership.unwatch(self.way_in)
         self.membership.stop()
+        self.fleet.stop()
         waits: list[Deferred[None]] = [self.transfer.stop()]
         if self._opening is not None:
             waits.append(self._opened_or_not(self._opening))
@@ -285,12 +274,15 @@ class Session:
         if self.stage not in {Stage.LEECHING, Stage.SEEDING}:
             self._log.info("{name}: first peer {peer}", name=self.name, peer=str(peer.address))
         self._course.peer_joined()
-        self.transfer.peer_joined(peer.address, peer.node_id, dial_now=by_us)
+        is_open = self.membership.is_open(peer.address)
+        self.transfer.peer_joined(peer.address, peer.node_id, dial_now=by_us, is_open=is_open)
 
     def peer_left(self, peer: JoinedPeer) -> None:
         """A peer left."""
-        self.transfer.peer_left(peer.node_id)
-        if not self.membership.joined:
+        joined = self.membership.joined
+        if peer.node_id not in joined:  # else it is still there in another network
+            self.transfer.peer_left(peer.node_id)
+        if not joined:
             self._course.last_peer_left()
 
     def search_over(self, *, found: bool, asked: int) -> None:
@@ -299,8 +291,9 @@ class Session:
         if not found:
             self._course.search_failed()
 
-    def way_in(self) -> None:
-        """A node of the network answered."""
+    def way_in(self, address: Address) -> None:
+        """A node of a network answered."""
+        del address
         self._course.way_in()
 
     # --- what the swarm tells (TransferEvents) ---
@@ -344,7 +337,7 @@ class Session:
         if self._store is None or self._outcome is not None:
             return
         if downloading:
-            seconds = self.network.clock.seconds() - self._started_at
+            seconds = self.place.clock.seconds() - self._started_at
             self._log.info(
                 "{name}: complete and verified after {seconds:.1f} s, seeding {path}",
                 name=self.name,
@@ -367,7 +360,7 @@ class Session:
 
     def peer_unreachable(self, address: Address, reason: str) -> None:
         """A peer answers on UDP but not on TCP: the commonest firewall fault, so name it."""
-        self.bootstrap.tcp_blocked(address)
+        self.membership.tcp_blocked(address)
         if address not in self._blocked and len(self._blocked) < limits.STATUS_PEERS:
             self._blocked[address] = None
             self._log.warn(
@@ -379,10 +372,23 @@ class Session:
                 port=address.port,
             )
 
+    def peer_connected(self) -> None:
+        """There is one more to tell of the fleet."""
+        self.fleet.changed()
+
+    def census_received(self, peer: PeerConnection, frame: Frame) -> None:
+        """A peer told of the fleet."""
+        self.fleet.received(peer, frame)
+
+    def peer_told(self, address: Address) -> None:
+        """A connected peer named another: it goes the way of every offered address."""
+        self.membership.candidate(address)
+
     # --- stages and reports ---
 
     def _entered(self, stage: Stage) -> None:
         self.stage = stage
+        self.fleet.changed()
         if stage is Stage.LEECHING:
             self.membership.set_status(Status.LEECH)
         elif stage is Stage.SEEDING:
@@ -409,7 +415,11 @@ class Session:
 
     def upkeep(self) -> None:
         """Every few seconds: search again while nothing comes in, log what is waited for."""
-        now = self.network.clock.seconds()
+        if self.stage is Stage.SEEDING:  # waits for nothing; there may be a thousand of them
+            self._stalled_at = None
+            self._logged_wait = ""
+            return
+        now = self.place.clock.seconds()
         progress = self.transfer.progress()
         moving = progress.download_bytes_per_s > 0 or self.stage is not Stage.LEECHING
         if moving:
@@ -439,7 +449,7 @@ class Session:
 
     def status(self) -> SessionStatus:
         """Return how it stands."""
-        reports = tuple(self.bootstrap.reports(self.nodes))
+        reports = self.membership.reports(self.nodes)
         path = self._store.path if self._store is not None else None
         return SessionStatus(
             name=self.name,
@@ -453,6 +463,11 @@ class Session:
             path=path,
             error=self._error,
         )
+
+    def report(self, name: str) -> Report:
+        """Return what the fleet is told of this node, which is called ``name``."""
+        pace = self.transfer.pace()
+        return report_of(name, self.stage, self.transfer.progress(), pace, self.limits.download)
 
     def _waiting_for(self, reports: tuple[EntryReport, ...]) -> str:
         told = "; ".join(str(report) for report in reports)
@@ -475,7 +490,3 @@ class Session:
 
     def _naming(self) -> dict[str, str]:
         return {"name": self.name, "hash_key": format_hash_key(self.descriptor.hash_key)}
-
-    def joined_addresses(self) -> tuple[Address, ...]:
-        """Return where the joined peers are, to be remembered for the next run."""
-        return tuple(peer.address for peer in self.membership.joined.values())

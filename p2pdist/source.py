@@ -1,6 +1,7 @@
 """From a file or folder on this disk to its metadata: what ``p2pdist make`` does.
 
-Job: find the files, refuse what receivers would refuse, hash every piece on all cores. Reads only.
+Job: find the files, refuse what receivers would refuse, hash every piece on all cores; holes of
+sparse files are not read. Reads only.
 Does NOT write anything and does NOT look after downloads: that is ``storage``. Blocking throughout;
 call it from a command or inside ``workers.run``.
 
@@ -10,12 +11,15 @@ that never existed; FIFOs and devices would hang us. Tests: ``test_source``.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
+import struct
 import threading
+from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import accumulate
@@ -27,7 +31,7 @@ from attrs import define, field, frozen
 from p2pdist import limits
 from p2pdist.content import (
     HASH_BYTES,
-    FileEntry,
+    FileList,
     Metadata,
     check_component,
     check_path,
@@ -35,13 +39,14 @@ from p2pdist.content import (
     encode,
     piece_count,
     piece_hasher,
+    zero_hash,
 )
 from p2pdist.errors import ConfigurationError, StorageError, UnsafeName
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Told ``(bytes_done, bytes_total)``, from several threads but one at a time, in rising order."""
 
-Stamp: TypeAlias = tuple[int, int, int, int]
+_STAMP: Final = struct.Struct("=QQQq")
 """Device, inode, size and mtime in ns: equal means that nothing wrote to the file."""
 
 _OPEN_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -49,49 +54,41 @@ _OPEN_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
 @frozen
-class SourceFile:
-    """A file on this disk that is to be distributed.
-
-    Attributes:
-        entry: what metadata will say.
-        location: absolute path here.
-        stamp: when it was found; a change ends the work.
-    """
-
-    entry: FileEntry
-    location: str
-    stamp: Stamp
-
-
-@frozen
 class Source:
     """A file or folder on this disk that is to be distributed.
 
     Attributes:
-        files: one or more, sorted as in metadata.
+        entries: the files as metadata will list them, one or more.
+        location: absolute path of the file or folder.
+        stamps: of each file when it was found, one after the other; a change ends the work.
     """
 
-    files: tuple[SourceFile, ...]
+    entries: FileList
+    location: str
+    stamps: bytes = field(repr=False)
 
     @property
     def name(self) -> str:
         """What the file or folder will be called."""
-        return self.files[0].entry.path[0]
+        return self.entries[0].path[0]
 
     @property
     def is_folder(self) -> bool:
         """Whether it is a folder."""
-        return len(self.files[0].entry.path) > 1
+        return len(self.entries[0].path) > 1
 
     @cached_property
     def length(self) -> int:
         """Bytes of all files together."""
-        return sum(file.entry.length for file in self.files)
+        return sum(self.entries.lengths)
 
-    @property
-    def entries(self) -> tuple[FileEntry, ...]:
-        """The files as metadata will list them."""
-        return tuple(file.entry for file in self.files)
+    def location_of(self, file: int) -> str:
+        """Return the absolute path of a file here."""
+        return os.path.join(self.location, *self.entries[file].path[1:])  # noqa: PTH118 -- hot
+
+    def stamp_of(self, file: int) -> bytes:
+        """Return the stamp the file had when it was found."""
+        return self.stamps[file * _STAMP.size : (file + 1) * _STAMP.size]
 
 
 # --- finding ---
@@ -116,55 +113,64 @@ def scan(path: str, name: str | None = None) -> Source:
         name = root.name if root.name not in {"", ".."} else root.resolve().name
     top = (check_component(name),)
     status = _status(root)
+    found = _Found()
     if stat.S_ISREG(status.st_mode):
-        found = [_found(root, top, status)]
+        found.add(top, status)
     elif stat.S_ISDIR(status.st_mode):
-        found = sorted(_walk(root, top), key=lambda file: file.entry.joined)
+        _walk(root, top, found)
     else:
         raise StorageError(f"{path!r} is neither a file nor a folder")
-    if not found:
+    if not found.entries:
         raise StorageError(f"{path!r} holds no file")
-    source = Source(tuple(found))
+    source = Source(found.entries, str(root), bytes(found.stamps))
     if source.length > limits.LENGTH_MAX:
         raise StorageError(f"{path!r} is longer than {limits.LENGTH_MAX} bytes")
     return source
 
 
-def _walk(top: Path, path: tuple[str, ...]) -> Iterator[SourceFile]:
-    """Yield the files below a folder in any order."""
-    folders = [(top, path)]
-    count = 0
-    while folders:
-        folder, inside = folders.pop()
-        if len(inside) >= limits.PATH_DEPTH:
-            raise UnsafeName("/".join(inside), f"it is {limits.PATH_DEPTH} folders deep or more")
-        for name in _names(folder):
-            location = folder / name
-            status = _status(location)
-            if stat.S_ISDIR(status.st_mode):
-                if location.is_symlink():
-                    raise StorageError(f"{str(location)!r} is a link to a folder; copy that here")
-                folders.append((location, (*inside, name)))
-            elif not stat.S_ISREG(status.st_mode):
-                raise StorageError(f"{str(location)!r} is neither a file nor a folder")
-            else:
-                count += 1
-                if count > limits.FILES_MAX:
-                    raise StorageError(
-                        f"{str(top)!r} holds more than {limits.FILES_MAX} files; "
-                        "distribute its parts, or an archive of it"
-                    )
-                yield _found(location, (*inside, name), status)
+@define
+class _Found:
+    """The files found so far."""
+
+    entries: FileList = field(init=False, factory=FileList)
+    stamps: bytearray = field(init=False, factory=bytearray)
+
+    def add(self, path: tuple[str, ...], status: os.stat_result) -> None:
+        joined = "/".join(path)
+        try:
+            check_path(joined)
+        except UnsafeName as error:  # the whole path, so that it can be found
+            raise UnsafeName(joined, error.reason) from None
+        if status.st_size > limits.LENGTH_MAX:
+            raise StorageError(f"{joined!r} is longer than {limits.LENGTH_MAX} bytes")
+        self.entries.add(joined, status.st_size, executable=bool(status.st_mode & stat.S_IXUSR))
+        self.stamps += _stamp(status)
 
 
-def _found(location: Path, path: tuple[str, ...], status: os.stat_result) -> SourceFile:
-    joined = "/".join(path)
-    try:
-        checked = check_path(joined)
-    except UnsafeName as error:
-        raise UnsafeName(joined, error.reason) from None  # the whole path, so that it can be found
-    entry = FileEntry(checked, status.st_size, bool(status.st_mode & stat.S_IXUSR))
-    return SourceFile(entry, str(location), _stamp(status))
+def _walk(folder: Path, inside: tuple[str, ...], found: _Found) -> None:
+    """Add the files below a folder, in the order of metadata: a folder sorts as if it ended in /.
+
+    Only the names of the folders on the way down are held at a time.
+    """
+    if len(inside) >= limits.PATH_DEPTH:
+        raise UnsafeName("/".join(inside), f"it is {limits.PATH_DEPTH} folders deep or more")
+    statuses = {name: _status(folder / name) for name in _names(folder)}
+    folders = {name for name, status in statuses.items() if stat.S_ISDIR(status.st_mode)}
+    for name in sorted(statuses, key=lambda name: name + "/" if name in folders else name):
+        location, status = folder / name, statuses.pop(name)
+        if name in folders:
+            if location.is_symlink():
+                raise StorageError(f"{str(location)!r} is a link to a folder; copy that here")
+            _walk(location, (*inside, name), found)
+        elif not stat.S_ISREG(status.st_mode):
+            raise StorageError(f"{str(location)!r} is neither a file nor a folder")
+        elif len(found.entries) == limits.FILES_MAX:
+            raise StorageError(
+                f"a folder holds more than {limits.FILES_MAX} files; "
+                "distribute its parts, or an archive of it"
+            )
+        else:
+            found.add((*inside, name), status)
 
 
 def _names(folder: Path) -> list[str]:
@@ -181,8 +187,8 @@ def _status(location: Path) -> os.stat_result:
         raise _unreadable(str(location), error) from error
 
 
-def _stamp(status: os.stat_result) -> Stamp:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+def _stamp(status: os.stat_result) -> bytes:
+    return _STAMP.pack(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def _unreadable(location: str, error: OSError | ValueError) -> StorageError:
@@ -198,13 +204,12 @@ class _Reader:
     """One thread's view of a source as one run of bytes; keeps the file it read last open."""
 
     source: Source
-    _starts: list[int] = field(init=False)
+    _starts: array[int] = field(init=False)
     _index: int = field(init=False, default=-1)
     _fd: int = field(init=False, default=-1)
 
     def __attrs_post_init__(self) -> None:
-        lengths = (file.entry.length for file in self.source.files)
-        self._starts = list(accumulate(lengths, initial=0))
+        self._starts = array("Q", accumulate(self.source.entries.lengths, initial=0))
 
     def read_into(self, view: memoryview, offset: int) -> None:
         """Fill ``view`` with the bytes from ``offset`` on, all of which must lie in the source.
@@ -214,33 +219,44 @@ class _Reader:
         """
         while view:
             # Of files that begin at one place only the last has bytes.
-            index = bisect_right(self._starts, offset) - 1
-            file = self.source.files[index]
-            self._open(index, file)
+            file = bisect_right(self._starts, offset) - 1
+            self._open(file)
+            part = view[: self._starts[file + 1] - offset]
             try:
-                size = os.preadv(
-                    self._fd,
-                    [view[: self._starts[index + 1] - offset]],
-                    offset - self._starts[index],
-                )
+                size = os.preadv(self._fd, [part], offset - self._starts[file])
             except OSError as error:
-                raise _unreadable(file.location, error) from error
+                raise _unreadable(self.source.location_of(file), error) from error
             if size == 0:
-                raise _changed(file)
+                raise _changed(self.source, file)
             view = view[size:]
             offset += size
 
-    def _open(self, index: int, file: SourceFile) -> None:
-        if index == self._index:
+    def is_hole(self, offset: int, size: int) -> bool:
+        """Tell whether these bytes lie in a hole of one file: zeros that need not be read.
+
+        Raises:
+            StorageError: as :meth:`read_into`.
+        """
+        file = bisect_right(self._starts, offset) - 1
+        if offset + size > self._starts[file + 1]:
+            return False
+        self._open(file)
+        return next_data(self._fd, offset - self._starts[file]) >= (
+            offset + size - self._starts[file]
+        )
+
+    def _open(self, file: int) -> None:
+        if file == self._index:
             return
         self.close()
+        location = self.source.location_of(file)
         try:
-            self._fd = os.open(file.location, _OPEN_FLAGS)
+            self._fd = os.open(location, _OPEN_FLAGS)
         except OSError as error:
-            raise _unreadable(file.location, error) from error
-        self._index = index
-        if _stamp(os.fstat(self._fd)) != file.stamp:
-            raise _changed(file)
+            raise _unreadable(location, error) from error
+        self._index = file
+        if _stamp(os.fstat(self._fd)) != self.source.stamp_of(file):
+            raise _changed(self.source, file)
 
     def close(self) -> None:
         """Let go of the open file."""
@@ -249,8 +265,23 @@ class _Reader:
         self._fd = self._index = -1
 
 
-def _changed(file: SourceFile) -> StorageError:
-    return StorageError(f"{file.location!r} changed while it was being read; nothing was made")
+def next_data(fd: int, offset: int) -> int:
+    """Return where bytes that are no hole may come next; the file's size where none do.
+
+    ``offset`` itself where the file system cannot tell holes from zeros.
+    """
+    try:
+        return os.lseek(fd, offset, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return os.fstat(fd).st_size
+        return offset
+
+
+def _changed(source: Source, file: int) -> StorageError:
+    return StorageError(
+        f"{source.location_of(file)!r} changed while it was being read; nothing was made"
+    )
 
 
 def _check_unchanged(source: Source) -> None:
@@ -259,9 +290,9 @@ def _check_unchanged(source: Source) -> None:
     Raises:
         StorageError: something wrote to one of them meanwhile.
     """
-    for file in source.files:
-        if _stamp(_status(Path(file.location))) != file.stamp:
-            raise _changed(file)
+    for file in range(len(source.entries)):
+        if _stamp(_status(Path(source.location_of(file)))) != source.stamp_of(file):
+            raise _changed(source, file)
 
 
 # --- hashing ---
@@ -301,7 +332,7 @@ def build_metadata(
 def _check_metadata_size(source: Source, piece_length: int) -> None:
     hashes = HASH_BYTES * piece_count(source.length, piece_length)
     size = len(encode(piece_length, source.entries, b"")) + hashes
-    components = sum(len(entry.path) for entry in source.entries)
+    components = sum(path.count("/") + 1 for path in source.entries.paths())
     if size > limits.METADATA_BYTES - 8 or components > limits.COMPONENTS_MAX:
         raise StorageError(
             f"{source.name!r} has so many files and folders that its metadata would be too large; "
@@ -370,13 +401,17 @@ class _Hashing:
     def _hash(self, index: int, reader: _Reader, block: memoryview) -> None:
         start = index * self.piece_length
         end = min(start + self.piece_length, self.source.length)
-        hasher = piece_hasher()
-        for offset in range(start, end, len(block)):
-            view = block[: end - offset]
-            reader.read_into(view, offset)
-            hasher.update(view)
+        if reader.is_hole(start, end - start):
+            found = zero_hash(end - start)
+        else:
+            hasher = piece_hasher()
+            for offset in range(start, end, len(block)):
+                view = block[: end - offset]
+                reader.read_into(view, offset)
+                hasher.update(view)
+            found = hasher.digest()
         with self._lock:
-            self.hashes[index * HASH_BYTES : (index + 1) * HASH_BYTES] = hasher.digest()
+            self.hashes[index * HASH_BYTES : (index + 1) * HASH_BYTES] = found
             self._done_bytes += end - start
             if self.progress is not None:
                 self.progress(self._done_bytes, self.source.length)

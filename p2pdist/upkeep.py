@@ -1,7 +1,7 @@
 """What is done every few seconds, and what is saved for the next run.
 
-Job: tick the node's networks and the sessions, look for our own id now and then (which fills the
-nearest buckets), save neighbours and peers. It does NOT know what any of them does in a tick.
+Job: tick the node's networks and the sessions, save neighbours and peers of each network. It does
+NOT know what any of them does in a tick.
 Tests: ``test_service``.
 """
 
@@ -16,20 +16,17 @@ from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from p2pdist import limits, neighbours
-from p2pdist.addresses import Address, HostPort
-from p2pdist.errors import NodeStopped, P2PDistError
+from p2pdist.errors import P2PDistError
 from p2pdist.ids import HashKey
 from p2pdist.logs import new_logger
 from p2pdist.machine import Machine
 from p2pdist.neighbours import Remembered
-from p2pdist.overlay.network import Network
 from p2pdist.overlay.node import Node
+from p2pdist.presence import Presence
 from p2pdist.session import Session
 from p2pdist.storage.statedir import StateDirectory
 
 UPKEEPS_PER_SAVE = round(limits.SAVE_EVERY_S / limits.UPKEEP_EVERY_S)
-FIND_SELF_S = (0.5, 60.0, 240.0, 900.0)
-"""When the node looks for its own id, which fills its nearest buckets."""
 
 
 class UpkeepService(Service):
@@ -38,9 +35,10 @@ class UpkeepService(Service):
     Args:
         machine: seams.
         node: whose networks are kept.
-        network: whose neighbours are remembered.
+        presences: by tag, whose neighbours are remembered.
         sessions: whose waits and peers are looked after.
         state: where neighbours are saved, or ``None``.
+        remembered: of earlier runs, by tag.
     """
 
     log = new_logger()
@@ -49,27 +47,25 @@ class UpkeepService(Service):
         self,
         machine: Machine,
         node: Node,
-        network: Network,
+        presences: dict[bytes, Presence],
         sessions: dict[HashKey, Session],
         state: StateDirectory | None,
+        remembered: dict[bytes, Remembered],
     ) -> None:
         self._machine = machine
         self._node = node
-        self._network = network
+        self._presences = presences
         self._sessions = sessions
         self._state = state
+        self._remembered = remembered
         self._loop = LoopingCall(self._tick)
         self._loop.clock = machine.reactor
         self._ticks = 0
-        self._find_self = list(FIND_SELF_S)
-        self._began = 0.0
         self._saving = DeferredLock()
 
     def startService(self) -> None:
         """Begin to tick."""
         super().startService()
-        self._began = self._machine.reactor.seconds()
-        self._network.neighbour_found.append(self._neighbour_found)
         self._loop.start(limits.UPKEEP_EVERY_S, now=False)
 
     def stopService(self) -> None:
@@ -83,7 +79,7 @@ class UpkeepService(Service):
         for upkeep in (
             self._node.upkeep,
             *(session.upkeep for session in self._sessions.values()),
-            self._look_for_ourselves,
+            *(presence.look_for_ourselves for presence in self._presences.values()),
         ):
             self._guarded(upkeep)
         if self._ticks % UPKEEPS_PER_SAVE == 0:
@@ -95,28 +91,24 @@ class UpkeepService(Service):
         except Exception:  # noqa: BLE001 -- a bug in one must not end the upkeep of all
             self.log.failure("upkeep met a bug")
 
-    def _look_for_ourselves(self) -> None:
-        elapsed = self._machine.reactor.seconds() - self._began
-        if self._find_self and elapsed >= self._find_self[0] and len(self._network.neighbours):
-            while self._find_self and elapsed >= self._find_self[0]:
-                self._find_self.pop(0)
-            self._network.converge(self._network.node_id, limits.STORERS).addErrback(
-                lambda failure: failure.trap(NodeStopped) and None
-            )
+    def remember(self) -> dict[bytes, Remembered]:
+        """Return what is worth knowing in the next run, by the network's tag.
 
-    def _neighbour_found(self, address: Address) -> None:
-        del address
-        for session in self._sessions.values():
-            session.way_in()
-
-    def remember(self) -> Remembered:
-        """Return what is worth knowing in the next run."""
-        found = [e for e in self._network.neighbours if not e.suspect and not e.nat]
-        found.sort(key=lambda entry: -entry.seen_at)
-        return Remembered(
-            tuple(HostPort(*entry.address) for entry in found[: limits.SAVED_NEIGHBOURS]),
-            {key: session.joined_addresses() for key, session in self._sessions.items()},
-        )
+        An evening alone in a network, or a run without it, does not erase what is known of it.
+        """
+        now = {}
+        for tag, presence in self._presences.items():
+            near = presence.good_neighbours()
+            if near:
+                now[tag] = Remembered(
+                    near,
+                    {
+                        key: session.membership.joined_in(presence.network)
+                        for key, session in self._sessions.items()
+                        if presence in session.presences
+                    },
+                )
+        return {**now, **{tag: old for tag, old in self._remembered.items() if tag not in now}}
 
     def save(self) -> Deferred[None]:
         """Save what is worth knowing now, in a worker; one save at a time.
@@ -125,8 +117,9 @@ class UpkeepService(Service):
             Fires when it is saved, or cannot be, which is logged; never fails.
         """
         state, remembered = self._state, self.remember()
-        if state is None or not remembered.neighbours:
-            return succeed(None)  # an evening alone must not erase what is known
+        if state is None or not remembered:
+            return succeed(None)
+        self._remembered = remembered
         data = neighbours.encode(remembered)
         return self._saving.run(
             self._machine.workers.run, partial(state.save_neighbours, data)

@@ -1,7 +1,8 @@
-"""Running as a process: the global reactor, its clock, and commands that end by themselves.
+"""Running as a process: the global reactor, its clocks, and commands that end by themselves.
 
 Job: everything in this package that needs the process's one reactor gets it here (the twistd plugin
-is given it in ``tap``). Tests: ``test_foreground``, ``test_e2e``.
+is given it in ``tap``), and so does what needs the time of day. Tests: ``test_foreground``,
+``test_e2e``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.python.failure import Failure
 
+from p2pdist.errors import ConfigurationError
 from p2pdist.machine import Machine, real_machine
+from p2pdist.signers import Signers, load_signers
 
 T = TypeVar("T")
 
@@ -27,6 +30,22 @@ def steady(reactor: Any) -> Any:
     """
     reactor.seconds = time.monotonic  # noqa: TID251 -- here the clock is what is injected
     return reactor
+
+
+def asked_signers(allowed_signers: str | None, revoked_keys: str | None) -> Signers | None:
+    """Return what the options of these names ask for; ``None`` takes any descriptor.
+
+    Raises:
+        ConfigurationError: a file cannot be used, or revoked keys are given alone.
+    """
+    if allowed_signers is not None:
+        # The time of day: that is what validity is written in.
+        return load_signers(allowed_signers, time.time, revoked_keys)  # noqa: TID251
+    if revoked_keys is not None:
+        raise ConfigurationError(
+            "--revoked-keys: says nothing without --allowed-signers; give both, or neither"
+        )
+    return None
 
 
 def run_until_done(work: Callable[[Machine], Deferred[T]]) -> T:

@@ -7,22 +7,27 @@ build :class:`~p2pdist.service.P2PDistService`. Tests: ``test_tap``, ``test_e2e`
 from __future__ import annotations
 
 import os
+import socket
 import sys
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from twisted.application.service import IService
+from twisted.internet.interfaces import IReactorUNIX
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
 from p2pdist.addresses import HostPort, parse_host_port
-from p2pdist.config import Config, default_state_dir, parse_listen, parse_port
+from p2pdist.config import Config, default_state_dir, parse_limits, parse_listen, parse_port
+from p2pdist.control import Control, ControlService
 from p2pdist.descriptor import Descriptor, DescriptorParser
 from p2pdist.errors import ConfigurationError, P2PDistError
-from p2pdist.faces.process import steady
+from p2pdist.faces.process import asked_signers, steady
 from p2pdist.limits import DEFAULT_PORT
 from p2pdist.logs import verbose
 from p2pdist.machine import real_machine
+from p2pdist.secretfile import read_secret_file
 from p2pdist.service import P2PDistService
+from p2pdist.swarm.throttle import RateLimits
 
 EXIT_USAGE = 2
 
@@ -38,6 +43,7 @@ class Options(UsageOptions):
 
     Attributes:
         descriptors: parsed, in the order given.
+        parser: of these and of every later descriptor: it knows whose signatures are demanded.
         config: everything else.
     """
 
@@ -55,6 +61,9 @@ class Options(UsageOptions):
             None,
             "Folder for the node's key and records [$STATE_DIRECTORY, or ~/.local/state/p2pdist].",
         ),
+        ("name", None, None, "What the fleet calls this machine [its host name]."),
+        ("allowed-signers", None, None, "Refuse descriptors none of these signed; see ssh-keygen."),
+        ("revoked-keys", None, None, "Refuse these public keys, one a line, all the same."),
     )
     optFlags = (
         ("no-lan", None, "Do not look for nodes on the local network."),
@@ -64,10 +73,16 @@ class Options(UsageOptions):
     def __init__(self) -> None:
         super().__init__()
         self.descriptors: list[Descriptor] = []
+        self.parser = DescriptorParser()
         self.config = Config()
         self._files: list[str] = []
         self._listen: list[str] = []
         self._nodes: list[str] = []
+        self._secret_files: list[str] = []
+        self._upload_limits: list[str] = []
+        self._download_limits: list[str] = []
+        self._uploads: dict[str, int | None] = {}
+        self._downloads: dict[str, int | None] = {}
 
     def opt_descriptor(self, path: str) -> None:
         """Descriptor file; may be repeated."""
@@ -81,6 +96,18 @@ class Options(UsageOptions):
         """HOST:PORT of a node to ask first, besides those of descriptors; may be repeated."""
         self._nodes.append(address)
 
+    def opt_secret_file(self, path: str) -> None:
+        """File with the secret of a private network to serve without content; may be repeated."""
+        self._secret_files.append(path)
+
+    def opt_upload_limit(self, rate: str) -> None:
+        """Most to send per second, such as 10MB; NAME=10MB for one content; may be repeated."""
+        self._upload_limits.append(rate)
+
+    def opt_download_limit(self, rate: str) -> None:
+        """Most to receive per second, likewise; may be repeated."""
+        self._download_limits.append(rate)
+
     def parseOptions(self, options: list[str] | None = None) -> None:
         """Parse; what is wrong ends the process with one line."""
         try:
@@ -92,8 +119,10 @@ class Options(UsageOptions):
 
     def postOptions(self) -> None:
         """Check everything that can be checked before the process is set up."""
-        parser = DescriptorParser()
-        self.descriptors = [parser.parse_file(path) for path in self._files]
+        signers = asked_signers(self["allowed-signers"], self["revoked-keys"])
+        self.parser = DescriptorParser(signers)
+        self.descriptors = [self.parser.parse_file(path) for path in self._files]
+        rates = self._read_limits()
         state_dir = self["state-dir"] or default_state_dir(dict(os.environ))
         self.config = Config(
             directory=existing_folder(self["directory"]),
@@ -102,7 +131,43 @@ class Options(UsageOptions):
             state_dir=os.path.abspath(state_dir),  # noqa: PTH100 -- keeps links
             nodes=tuple(parse_node(text) for text in self._nodes),
             lan=not self["no-lan"],
+            rates=rates,
+            name=self["name"] or socket.gethostname(),
+            secrets=tuple(
+                dict.fromkeys(
+                    secret for path in self._secret_files for secret in read_secret_file(path)
+                )
+            ),
         )
+
+    def _read_limits(self) -> RateLimits:
+        """Note the limits of single contents, and return those of the process."""
+        for option, given, rates in (
+            ("--upload-limit", self._upload_limits, self._uploads),
+            ("--download-limit", self._download_limits, self._downloads),
+        ):
+            rates.update(parse_limits(given, option))
+            known = {name for descriptor in self.descriptors for name in names_of(descriptor)}
+            for name in rates.keys() - known - {""}:
+                there = ", ".join(map(ascii, sorted(known))) or "none"
+                raise ConfigurationError(
+                    f"{option} {name[:80]!a}: no content or descriptor is called that; "
+                    f"there is {there}"
+                )
+        return RateLimits(upload=self._uploads.get(""), download=self._downloads.get(""))
+
+    def rates_of(self, descriptor: Descriptor) -> RateLimits | None:
+        """Return what one content may move, if an option names it."""
+        upload, download = (
+            next((rates[name] for name in names_of(descriptor) if rates.get(name)), None)
+            for rates in (self._uploads, self._downloads)
+        )
+        return RateLimits(upload=upload, download=download) if upload or download else None
+
+
+def names_of(descriptor: Descriptor) -> tuple[str, ...]:
+    """Return what an option may call a content: its name, if known, and its descriptor's file."""
+    return tuple(filter(None, (descriptor.name, descriptor.source)))
 
 
 def existing_folder(path: str) -> str:
@@ -140,7 +205,12 @@ def makeService(options: Options) -> IService:
     try:
         service = P2PDistService(options.config, real_machine(steady(reactor)))
         for descriptor in options.descriptors:
-            service.add(descriptor)
+            service.add(descriptor, rates=options.rates_of(descriptor))
+        if options.config.state_dir is not None:
+            control = Control(service, options.parser)
+            ControlService(
+                cast(IReactorUNIX, reactor), control, options.config.state_dir
+            ).setServiceParent(service)
         service.bind()
     except P2PDistError as error:
         refuse(str(error), error.exit_code)

@@ -30,7 +30,6 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from p2pdist import limits
-from p2pdist.addresses import Address
 from p2pdist.errors import AuthenticationFailed, MalformedMessage, OversizedMessage
 from p2pdist.keys import NetworkKeys
 
@@ -88,35 +87,29 @@ def notice(header: Header) -> bytes:
 
 
 @define
-class ReplayWindow:
-    """Which counters of one sender were seen: the highest, and a bitmap behind it (RFC 4303)."""
+class Taken:
+    """Which datagrams of one boot id were taken: one bit for each counter, so nothing is guessed.
 
-    top: int = -1
-    bits: int = 0
+    It grows with the counters; ``limits.COUNTER_MAX`` bits at most.
+    """
 
-    def fresh(self, counter: int) -> bool:
-        """Tell whether ``counter`` may be accepted; changes nothing."""
-        if self.top < 0:
-            return True
-        if counter > self.top:
-            return counter - self.top <= limits.COUNTER_JUMP
-        behind = self.top - counter
-        return behind < limits.REPLAY_WINDOW and not self.bits >> behind & 1
+    _bits: bytearray = field(init=False, factory=bytearray)
 
-    def note(self, counter: int) -> None:
+    def __contains__(self, counter: int) -> bool:
+        byte = counter >> 3
+        return byte < len(self._bits) and bool(self._bits[byte] >> (counter & 7) & 1)
+
+    def add(self, counter: int) -> None:
         """Remember ``counter``; only after its datagram was authenticated."""
-        if counter > self.top:
-            ahead = counter - self.top if self.top >= 0 else limits.REPLAY_WINDOW
-            self.bits = (self.bits << min(ahead, limits.REPLAY_WINDOW) | 1) & (
-                (1 << limits.REPLAY_WINDOW) - 1
-            )
-            self.top = counter
-        else:
-            self.bits |= 1 << (self.top - counter)
+        byte = counter >> 3
+        if byte >= len(self._bits):
+            self._bits.extend(bytes(byte + 1 - len(self._bits)))
+        self._bits[byte] |= 1 << (counter & 7)
 
-
-_ADDRESSES_PER_SENDER = 4
-"""One process has few addresses; a forger inside a private network gets no more windows."""
+    @property
+    def size_bytes(self) -> int:
+        """How much memory the bits take."""
+        return len(self._bits)
 
 
 @define
@@ -135,16 +128,14 @@ class Envelope:
     _header: bytes = field(init=False)
     _counter: int = field(init=False, default=0)
     _ciphers: OrderedDict[bytes, AESGCM] = field(init=False, factory=OrderedDict)
-    _windows: OrderedDict[bytes, dict[Address, ReplayWindow]] = field(
-        init=False, factory=OrderedDict
-    )
-    """By sender and address, the longest unused first; only in private networks."""
+    _taken: OrderedDict[bytes, Taken] = field(init=False, factory=OrderedDict)
+    """By sender, the longest unused first; only in private networks."""
 
     def __attrs_post_init__(self) -> None:
         self.renew()
 
     def renew(self) -> None:
-        """Take a new boot id: at start, after 2^32 datagrams, and when the clock jumped."""
+        """Take a new boot id: at start, after 2^16 datagrams, and when the clock jumped."""
         self.boot_id = self.entropy(BOOT_ID_BYTES)
         self._cipher = AESGCM(self.keys.sender_key(self.boot_id))
         self._header = _HEADER.pack(MAGIC, VERSION, self.keys.tag, self.boot_id, 0)[:-8]
@@ -164,13 +155,12 @@ class Envelope:
         """Tell whether ``header`` is one this process sealed under its present boot id."""
         return header.boot_id == self.boot_id and header.counter < self._counter
 
-    def open(self, datagram: bytes, header: Header, source: Address) -> bytes:
+    def open(self, datagram: bytes, header: Header) -> bytes:
         """Return the payload of ``datagram``.
 
         Args:
             datagram: as received, of this network.
             header: what :func:`read_header` made of it.
-            source: where it came from; windows are kept per sender and address.
 
         Raises:
             AuthenticationFailed: forged or corrupted, our own, or (private networks) replayed.
@@ -183,7 +173,7 @@ class Envelope:
         if cipher is None:
             cipher = AESGCM(self.keys.sender_key(boot_id))
         if self.keys.private:
-            payload = self._open_once(datagram, cipher, header, source)
+            payload = self._open_once(datagram, cipher, header)
         else:
             payload = _decrypt(datagram, cipher)
         if known:
@@ -194,22 +184,24 @@ class Envelope:
                 self._ciphers.popitem(last=False)
         return payload
 
-    def _open_once(self, datagram: bytes, cipher: AESGCM, header: Header, source: Address) -> bytes:
-        """Open a datagram of a private network, which passes one time only (decision 6)."""
-        windows = self._windows.get(header.boot_id, {})
-        window = windows.get(source) or ReplayWindow()
-        if not window.fresh(header.counter):
+    def _open_once(self, datagram: bytes, cipher: AESGCM, header: Header) -> bytes:
+        """Open a datagram of a private network, which passes one time only (decision 6).
+
+        The source does not count: who replays from another address would be answered there.
+        """
+        if header.counter >= limits.COUNTER_MAX:
+            raise AuthenticationFailed("counter-range")
+        taken = self._taken.get(header.boot_id)
+        if taken is not None and header.counter in taken:
             raise AuthenticationFailed("replayed")
         payload = _decrypt(datagram, cipher)
-        window.note(header.counter)
-        windows.pop(source, None)
-        windows[source] = window
-        if len(windows) > _ADDRESSES_PER_SENDER:
-            del windows[next(iter(windows))]
-        self._windows[header.boot_id] = windows
-        self._windows.move_to_end(header.boot_id)
-        if len(self._windows) > limits.ENVELOPE_SENDERS:
-            self._windows.popitem(last=False)
+        if taken is None:
+            taken = self._taken[header.boot_id] = Taken()
+            if len(self._taken) > limits.ENVELOPE_SENDERS:
+                self._taken.popitem(last=False)
+        else:
+            self._taken.move_to_end(header.boot_id)
+        taken.add(header.counter)
         return payload
 
     def open_own(self, datagram: bytes) -> bytes:
@@ -222,8 +214,8 @@ class Envelope:
 
     @property
     def senders(self) -> int:
-        """How many senders' replay windows are kept."""
-        return len(self._windows)
+        """How many senders' datagrams are remembered."""
+        return len(self._taken)
 
 
 def _decrypt(datagram: bytes, cipher: AESGCM) -> bytes:

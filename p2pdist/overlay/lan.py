@@ -170,7 +170,7 @@ class LANDiscovery:
             header = read_header(datagram)
             if header.tag != self.network.keys.tag:
                 return
-            message = decode(self.network.envelope.open(datagram, header, source))
+            message = decode(self.network.envelope.open(datagram, header))
         except RemoteProtocolError as error:
             self.network.dropped[error.rule] += 1
             return

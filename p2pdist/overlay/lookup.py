@@ -168,6 +168,7 @@ class Lookup:
     _tried_hosts: dict[bytes, None] = field(init=False, factory=dict)
     _pulled: int = 0
     _lost: int = 0
+    _losses: int = 0
     _shares: dict[Address, int] = field(init=False, factory=dict)
     _first_hops: dict[bytes, Address] = field(init=False, factory=dict)
     _fruitful: dict[Address, None] = field(init=False, factory=dict)
@@ -211,7 +212,8 @@ class Lookup:
             actions += self._step(step, order, table)
             order = [c for c in order if self._unused(c.address)]
         if not self.offers and order:  # what came to nothing is begun anew elsewhere, at once
-            actions += self._walk(order, self._lost, wide=False)
+            rough = self._losses >= limits.LOSSES_ROUGH
+            actions += self._walk(order, self._lost * (2 if rough else 1), wide=False)
             self._lost = 0
         self._give_up_early(order)
         return actions
@@ -291,6 +293,7 @@ class Lookup:
         """Note that a first hop said no route or busy, or did not answer."""
         if self._pending.pop(address, None) is not None and address not in self._shares:
             self._lost += 1
+            self._losses += 1
         self._refused[address] = None
 
     def visited(self, address: Address) -> None:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -35,6 +34,7 @@ from p2pdist.ids import HashKey, NodeID, Topic
 from p2pdist.keys import equal, join_proof, topic_of
 from p2pdist.logs import new_logger
 from p2pdist.overlay.fields import NodeEntry
+from p2pdist.overlay.joined import JoinedPeer, MembershipEvents
 from p2pdist.overlay.messages import (
     Announce,
     Announced,
@@ -50,39 +50,12 @@ from p2pdist.overlay.messages import (
 from p2pdist.overlay.network import Network
 from p2pdist.overlay.search import Search
 
+__all__ = ["JoinedPeer", "Membership", "MembershipEvents"]
 AGAIN_S = 0.5
 """Pause before the search that a storer's "others are known here" sets off."""
 
-
-@define(eq=False)
-class JoinedPeer:
-    """A peer that proved it knows the content's key.
-
-    Attributes:
-        node_id: its node.
-        address: where it is, UDP and TCP.
-        status: what it last declared; idle at first.
-    """
-
-    node_id: NodeID
-    address: Address
-    status: Status
-
-
-class MembershipEvents(Protocol):
-    """What a membership tells."""
-
-    def peer_offered(self, address: Address) -> None:
-        """Somebody named a peer; it is pinged now."""
-
-    def peer_joined(self, peer: JoinedPeer, *, by_us: bool) -> None:
-        """A peer joined; ``by_us``: we asked it, so we dial."""
-
-    def peer_left(self, peer: JoinedPeer) -> None:
-        """A joined peer said goodbye, or answers no more."""
-
-    def search_over(self, *, found: bool, asked: int) -> None:
-        """A lookup ended; ``asked`` first hops were asked."""
+ANNOUNCE_COST = 2.0
+"""Requests a node may see for an announce: a find and the announce itself."""
 
 
 @define(eq=False)
@@ -112,6 +85,7 @@ class Membership:
     _candidates: deque[Address] = field(init=False, factory=deque)
     _trying: dict[Address, None] = field(init=False, factory=dict)
     _storers: dict[Address, None] = field(init=False, factory=dict)
+    _untold: dict[Address, None] = field(init=False, factory=dict)
     _next_search: IDelayedCall | None = field(init=False, default=None)
     _next_announce: IDelayedCall | None = field(init=False, default=None)
     _running: bool = field(init=False, default=False)
@@ -155,6 +129,8 @@ class Membership:
         if self._search is not None:
             self._search.stop()
             self.network.agenda.forget(self._search)
+        for peer in self.joined.values():
+            self.network.companions.left(peer.address, peer.node_id)
         self._candidates.clear()
 
     def set_status(self, status: Status) -> None:
@@ -212,6 +188,17 @@ class Membership:
             entries=self.entries,
         )
         self.network.agenda.begin(self._search)
+        if self.network.agenda.waits(self._search):
+            self.network.chores.soon(self._ask_companions, urgent=True)
+
+    def _ask_companions(self) -> None:
+        """While the search waits for its turn: ask those who are joined in other contents."""
+        if not self._running or self.joined:
+            return
+        for address, node_id in self.network.companions.best():
+            if address not in self._trying:
+                self._trying[address] = None
+                self._join(address, node_id)
 
     def _search_ended(self, search: Search) -> None:
         self._searching = False
@@ -224,6 +211,7 @@ class Membership:
             self._announce()
         if not self.joined:
             low, high = limits.LOOKUP_RETRY_S
+            high = limits.ANNOUNCE_EVERY_S if self.status is Status.SEED else high
             self._search_in(min(low * 2 ** min(self._failures - 1, 10), high))
 
     def _search_in(self, seconds: float) -> None:
@@ -246,18 +234,31 @@ class Membership:
         stores = entry is not None and not entry.nat  # nobody could ask a storer behind a NAT
         wanted = len(self._storers) < limits.STORERS or address in self.entries()
         if stores and wanted and self._next_announce is not None:
-            self._announce_to(address)
+            self._untold[address] = None
+            if len(self._untold) == 1:
+                self.network.chores.soon(self._tell_storers)
         if not self.joined and self._next_search is not None:
             self._search_in(AGAIN_S)
 
     # --- announcing ---
 
+    def _tell_storers(self) -> None:
+        """Announce to the new neighbours that may be storers."""
+        untold, self._untold = self._untold, {}
+        for address in untold if self._running else ():
+            self._announce_to(address)
+
     def _announce(self) -> None:
-        """Find the storers and announce to each; again every 15 minutes or so."""
+        """Find the storers and announce to each soon; again every 15 minutes or so."""
         spread = 1 + limits.ANNOUNCE_JITTER * (2 * self.network.rng.random() - 1)
         self._next_announce = self.network.clock.callLater(
             limits.ANNOUNCE_EVERY_S * spread, self._announce
         )
+        self.network.chores.soon(self._announce_now, cost=ANNOUNCE_COST)
+
+    def _announce_now(self) -> None:
+        if not self._running:
+            return
         self.network.converge(self.topic, limits.STORERS).addCallbacks(
             self._cb_storers, lambda failure: failure.trap(NodeStopped) and None
         )
@@ -446,7 +447,10 @@ class Membership:
         for other in list(self.joined.values()):
             if other.address == peer.address and other.node_id != peer.node_id:
                 self._drop(other)  # it came back with another key
+        if known is not None:
+            self.network.companions.left(known.address, known.node_id)
         self.joined[peer.node_id] = peer
+        self.network.companions.joined(peer.address, peer.node_id)
         now = self.network.clock.seconds()
         self.network.peers.put(
             self.topic, peer.node_id, peer.address, peer.status, 0, now, joined=True
@@ -455,9 +459,10 @@ class Membership:
         if self._next_search is not None:
             self._next_search.cancel()
             self._next_search = None
+        status = self.status  # a change of it is told to all
         self.events.peer_joined(peer, by_us=by_us)
         self._found()
-        if by_us and self.status is not Status.IDLE:
+        if by_us and status is not Status.IDLE and status is self.status:
             self._tell(peer)  # who joined us learns it from the reply; a status would overtake that
 
     def _drop(self, peer: JoinedPeer) -> None:
@@ -465,6 +470,8 @@ class Membership:
         if self.joined.get(peer.node_id) is not peer:
             return
         del self.joined[peer.node_id]
+        if self._running:
+            self.network.companions.left(peer.address, peer.node_id)
         self.network.peers.remove(self.topic, peer.address)
         self.events.peer_left(peer)
         if self._running and not self.joined and not self._searching:

@@ -28,6 +28,7 @@ from p2pdist.keys import NetworkKeys, equal
 from p2pdist.overlay.agenda import Agenda
 from p2pdist.overlay.bindings import Bindings
 from p2pdist.overlay.carry import Carrier
+from p2pdist.overlay.chores import Chores, Companions
 from p2pdist.overlay.doubts import Doubts
 from p2pdist.overlay.envelope import Envelope, Header
 from p2pdist.overlay.fields import NodeEntry
@@ -75,10 +76,13 @@ class Network:
         bindings: keeps a way in open where they cannot.
         dropped: how many datagrams were dropped, by the rule they broke.
         agenda: this node's own searches.
+        chores: small jobs of its contents, spread.
+        companions: who is joined in any of them.
         doubts: which first hops take their walks and bring nothing.
         neighbour_found: called with each node that newly came into the routing table.
         no_route_from: called with each first hop that answered but knows nobody to ask.
         offer_from: called with the source of each offer to a search of ours.
+        wrong_network: called with each address that told us it does not serve this network.
     """
 
     keys: NetworkKeys
@@ -99,10 +103,13 @@ class Network:
     neighbour_found: list[Callable[[Address], None]] = field(init=False, factory=list)
     no_route_from: list[Callable[[Address], None]] = field(init=False, factory=list)
     offer_from: list[Callable[[Address], None]] = field(init=False, factory=list)
+    wrong_network: list[Callable[[Address], None]] = field(init=False, factory=list)
     join_servers: dict[Topic, JoinServer] = field(init=False, factory=dict)
     status_listeners: dict[Topic, StatusListener] = field(init=False, factory=dict)
     own_addresses: dict[Address, None] = field(init=False, factory=dict)
     agenda: Agenda = field(init=False, factory=Agenda)
+    chores: Chores = field(init=False)
+    companions: Companions = field(init=False, factory=Companions)
     doubts: Doubts = field(init=False, factory=Doubts)
     _carrier: Carrier = field(init=False)
     _replies: ReplyCache = field(init=False, factory=ReplyCache)
@@ -112,6 +119,7 @@ class Network:
 
     def __attrs_post_init__(self) -> None:
         self.envelope = Envelope(self.keys, self.entropy)
+        self.chores = Chores(self.clock)
         self.guard = Guard(self.entropy)
         self.neighbours = Neighbourhood(self.node_id)
         self.peers = PeerTable(self.node_id, self.rng)
@@ -146,7 +154,7 @@ class Network:
             if header.boot_id == self.envelope.boot_id:
                 self._came_back(source, decode(self.envelope.open_own(datagram)))
                 return
-            message = decode(self.envelope.open(datagram, header, source))
+            message = decode(self.envelope.open(datagram, header))
             self._receive(source, message)
         except RemoteProtocolError as error:
             self.dropped[error.rule] += 1
@@ -418,6 +426,7 @@ class Network:
         for crawl in list(self._crawls.values()):
             crawl.stop()
         self.agenda.stop()
+        self.chores.stop()
         self._carrier.stop()
         self.rpc.stop()
 

@@ -5,7 +5,9 @@ It does NOT know messages. One node may listen on several addresses and serve se
 (one entry in a public node); IPv4-mapped addresses exist only in this module.
 
 Threat: any datagram. What is no datagram of a network served here is counted, and answered at most
-by a notice smaller than itself; no exception leaves ``datagramReceived``. Tests: ``test_node``.
+by a notice smaller than itself, by a node of a private network not at all: nobody without its key
+learns that anything is here. No exception leaves ``datagramReceived``. Tests: ``test_node``,
+``test_private``.
 """
 
 from __future__ import annotations
@@ -108,7 +110,6 @@ class Node:
 
     Attributes:
         dropped: datagrams dropped before any network saw them, by rule.
-        wrong_network: called with each address that told us it does not serve our network.
     """
 
     key: NodeKey
@@ -118,7 +119,6 @@ class Node:
     wall: Callable[[], float]
     local_address: LocalAddress = nowhere
     dropped: Counter[str] = field(init=False, factory=Counter)
-    wrong_network: list[Callable[[Address], None]] = field(init=False, factory=list)
     _log = new_logger()
     _networks: dict[bytes, Network] = field(init=False, factory=dict)
     _sockets: list[NodeSocket] = field(init=False, factory=list)
@@ -135,9 +135,14 @@ class Node:
         """Return the network of ``keys``, made if it is new.
 
         Raises:
-            ConfigurationError: more than ``limits.NETWORKS``.
+            ConfigurationError: more than ``limits.NETWORKS``, or two that share a tag.
         """
         network = self._networks.get(keys.tag)
+        if network is not None and network.keys != keys:  # one pair of secrets in four billion
+            raise ConfigurationError(
+                f"two networks have the tag {keys.tag.hex()}; one of them needs another secret, "
+                "or a process of its own"
+            )
         if network is None:
             if len(self._networks) >= limits.NETWORKS:
                 raise ConfigurationError(f"one node serves at most {limits.NETWORKS} networks")
@@ -173,6 +178,11 @@ class Node:
         """The networks served."""
         return list(self._networks.values())
 
+    @property
+    def private(self) -> bool:
+        """Whether any of them has a secret."""
+        return any(network.keys.private for network in self._networks.values())
+
     # --- in ---
 
     def datagram_received(self, datagram: bytes, source: Address, socket: NodeSocket) -> None:
@@ -200,12 +210,12 @@ class Node:
         network = self._networks.get(header.tag)
         if header.version == NOTICE:
             if network is not None and network.envelope.sent(header):
-                for told in list(self.wrong_network):
+                for told in list(network.wrong_network):
                     told(source)
             return
         if network is None:
             self.dropped["network-unknown"] += 1
-            if self._notices.allow(None, self.clock.seconds()):
+            if not self.private and self._notices.allow(None, self.clock.seconds()):
                 self._put(socket, notice(header), source)
             return
         if len(self._sockets) > 1:

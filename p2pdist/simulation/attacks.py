@@ -128,7 +128,7 @@ class Arena(Crowd):
                 attack.spent += size
             if address.host in attack.victims:
                 attack.received += size
-                message = decode(self._envelope.open(datagram, read_header(datagram), address))
+                message = decode(self._envelope.open(datagram, read_header(datagram)))
                 attack.offers += isinstance(message, Offer) and source not in self._hostile
         Crowd._transmit(self, source, datagram, address)  # noqa: SLF001 -- its subclass
         target = self.number(address)

@@ -138,6 +138,18 @@ class IDisk(Interface):
     def read(handle: int, offset: int, size: int) -> bytes:
         """Return ``size`` bytes, fewer only at the end of the file."""
 
+    def warm(handle: int, offset: int, size: int) -> int | None:
+        """Bring bytes into memory, so that sendfile(2) from ``handle`` need not wait for the disk.
+
+        Returns how many there are, or ``None`` where bytes cannot be sent from a handle.
+        """
+
+    def next_data(handle: int, offset: int) -> int:
+        """Return where bytes that are no hole may come next; the file's size where none do.
+
+        ``offset`` itself where the file system cannot tell holes from zeros.
+        """
+
     def write(handle: int, offset: int, data: bytes | memoryview) -> None:
         """Write all of ``data``; after an error any part of it may stand there."""
 

@@ -204,7 +204,11 @@ async def _open_complete(
     verified: Bitfield,
     sha256: str | None = None,
 ) -> Store:
-    opening = partial(place.target_tree, metadata.name, metadata.files)
+    def opening() -> FileTree:
+        tree = place.target_tree(metadata.name, metadata.files)
+        tree.rest()  # perhaps nobody ever asks for it
+        return tree
+
     return Store(
         place=place,
         metadata=metadata,

@@ -12,6 +12,7 @@ from attrs import field, frozen
 
 from p2pdist.content import Metadata, hash_piece
 from p2pdist.errors import HashMismatch
+from p2pdist.storage.loan import Loan
 from p2pdist.storage.pieces import Geometry
 from p2pdist.storage.tree import FileTree
 
@@ -22,11 +23,11 @@ class Fetched:
 
     Attributes:
         changed: files that look different than expected, with the stamps they have now.
-        data: the bytes, or ``None`` when their piece is not what it should be.
+        data: the bytes, or where they lie; ``None`` when their piece is not what it should be.
     """
 
     changed: dict[int, bytes]
-    data: bytes | None
+    data: bytes | Loan | None
 
 
 @frozen
@@ -50,9 +51,11 @@ class PieceFiles:
 
     def files_of(self, index: int) -> list[int]:
         """Return the files the piece lies in. Touches none of them."""
-        segments = self.tree.layout.segments(
-            self.geometry.offset_of(index), self.geometry.size_of(index)
-        )
+        return self.files_in(index, 0, self.geometry.size_of(index))
+
+    def files_in(self, index: int, offset: int, size: int) -> list[int]:
+        """Return the files that part of a piece lies in. Touches none of them."""
+        segments = self.tree.layout.segments(self.geometry.offset_of(index) + offset, size)
         return [segment.file for segment in segments]
 
     def pieces_of(self, file: int) -> range:
@@ -101,7 +104,13 @@ class PieceFiles:
         return True
 
     def fetch(
-        self, index: int, offset: int, size: int, stamps: dict[int, bytes], verified: bool
+        self,
+        index: int,
+        offset: int,
+        size: int,
+        stamps: dict[int, bytes],
+        verified: bool,
+        lend: bool,
     ) -> Fetched:
         """Read part of a piece, checking all of it unless that is known to be needless.
 
@@ -109,8 +118,10 @@ class PieceFiles:
             index: the piece.
             offset: in the piece.
             size: bytes wanted.
-            stamps: how the stamps of the piece's files should begin.
-            verified: the piece was good when the files had these stamps.
+            stamps: how the stamps of the piece's files should begin; of a verified piece those of
+                the files in the range are enough.
+            verified: the piece was good when its files had the stamps expected of them.
+            lend: lend the bytes instead, if that can be done.
 
         Raises:
             OSError: some of it cannot be read.
@@ -121,9 +132,10 @@ class PieceFiles:
                 stamp = self.tree.disk.facts(handle).stamp
             if not stamp.startswith(expected):
                 changed[file] = stamp
+        start = self.geometry.offset_of(index)
         if verified and not changed:
-            start = self.geometry.offset_of(index) + offset
-            return Fetched(changed, self.tree.read(start, size))
-        piece = self.read(index)
-        good = self.matches(index, piece)
-        return Fetched(changed, piece[offset : offset + size] if good else None)
+            loan = self.tree.lend(start + offset, size) if lend else None
+            return Fetched(changed, loan or self.tree.read(start + offset, size))
+        wanted = slice(offset, offset + size)
+        found, data = self.tree.hash(start, self.geometry.size_of(index), wanted)
+        return Fetched(changed, data if found == self.metadata.piece_hash(index) else None)

@@ -6,6 +6,7 @@ Tests: ``test_locate``, ``test_create``.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from attrs import field, frozen
 from twisted.internet.interfaces import IReactorTime
@@ -54,7 +55,7 @@ class Place:
         """Return the whole path of the complete content."""
         return os.path.join(*self.target(name))  # noqa: PTH118 -- text
 
-    def target_tree(self, name: str, files: tuple[FileEntry, ...]) -> FileTree:
+    def target_tree(self, name: str, files: Sequence[FileEntry]) -> FileTree:
         """Open the complete content for reading. Blocks.
 
         Raises:

@@ -27,7 +27,12 @@ from pathlib import Path
 from attrs import define, field
 
 from p2pdist import limits
-from p2pdist.errors import AlreadyRunning, ConfigurationError, LocalProtocolError
+from p2pdist.errors import (
+    AlreadyRunning,
+    ConfigurationError,
+    LocalProtocolError,
+    StorageError,
+)
 from p2pdist.keys import NodeKey
 from p2pdist.logs import new_logger
 from p2pdist.storage.disk import Access, IDisk, read_file, storage_error, write_file
@@ -44,6 +49,55 @@ def read_machine_id() -> bytes:
         with suppress(OSError):
             return Path(path).read_bytes()[:64].strip()
     return b""
+
+
+def _machine(machine_id: bytes) -> bytes:
+    return hashlib.sha256(b"p2pdist/1 machine" + machine_id).digest()
+
+
+def _parse_key(data: bytes, machine: bytes) -> NodeKey | None:
+    """Return the key in a ``node.key``; ``None`` if it is damaged or another machine's."""
+    whole = len(data) == len(KEY_MAGIC) + _SEED_BYTES + len(machine)
+    if not (whole and data.startswith(KEY_MAGIC) and data.endswith(machine)):
+        return None
+    return NodeKey.from_seed(data[len(KEY_MAGIC) :][:_SEED_BYTES])
+
+
+def _check_key_mode(disk: IDisk, root: int, path: str) -> None:
+    facts = disk.facts_at(root, "node.key")
+    if facts is not None and facts.mode & 0o077:
+        raise ConfigurationError(
+            f"{path} may be read by others; chmod 600 it, or remove it to have a new one"
+        )
+
+
+def saved_node_key(disk: IDisk, path: str, machine_id: bytes) -> NodeKey:
+    """Return the key of a state directory, whether its node runs or not; changes nothing.
+
+    Raises:
+        StorageError: there is none, or none that the node would use.
+        ConfigurationError: others may read it.
+    """
+    name = os.path.join(path, "node.key")  # noqa: PTH118 -- text
+    with ExitStack() as undo:
+        try:
+            root = disk.open_root(os.path.abspath(path))  # noqa: PTH100 -- keeps links
+            undo.callback(disk.close, root)
+            _check_key_mode(disk, root, name)
+            data = read_file(disk, root, "node.key", len(KEY_MAGIC) + _SEED_BYTES + 32)
+        except FileNotFoundError:
+            data = None
+        except OSError as error:
+            raise storage_error(error, name) from error
+    if data is None:
+        raise StorageError(f"{name} is not there; the node makes it when it first starts")
+    key = _parse_key(data, _machine(machine_id))
+    if key is None:
+        raise StorageError(
+            f"{name} is damaged or was made on another machine; the node makes a new one at its "
+            "next start"
+        )
+    return key
 
 
 @define(eq=False)
@@ -117,19 +171,15 @@ class StateDirectory:
             ConfigurationError: others may read the key.
             StorageError: it cannot be read or written.
         """
-        machine = hashlib.sha256(b"p2pdist/1 machine" + machine_id).digest()
+        machine = _machine(machine_id)
         try:
-            facts = self._disk.facts_at(self._root, "node.key")
-            if facts is not None and facts.mode & 0o077:
-                raise ConfigurationError(
-                    f"{self._path_of('node.key')} may be read by others; chmod 600 it, "
-                    "or remove it to have a new one"
-                )
+            _check_key_mode(self._disk, self._root, self._path_of("node.key"))
             size = len(KEY_MAGIC) + _SEED_BYTES + len(machine)
             data = self._read("node.key", size)
             if data is not None:
-                if len(data) == size and data.startswith(KEY_MAGIC) and data.endswith(machine):
-                    return NodeKey.from_seed(data[len(KEY_MAGIC) :][:_SEED_BYTES])
+                key = _parse_key(data, machine)
+                if key is not None:
+                    return key
                 self.log.info("node.key is damaged or was made on another machine; renewing it")
             seed = entropy(_SEED_BYTES)
             write_file(self._disk, self._root, "node.key", KEY_MAGIC + seed + machine)

@@ -20,7 +20,6 @@ runs in workers. Tests: ``test_store``, ``test_crash``.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -42,18 +41,15 @@ from p2pdist.storage.disk import (
     TRANSIENT,
     storage_error,
 )
+from p2pdist.storage.loan import Loan
 from p2pdist.storage.piecefiles import PieceFiles
 from p2pdist.storage.pieces import Bitfield, Geometry
 from p2pdist.storage.place import Place
 from p2pdist.storage.publish import publish
 from p2pdist.storage.records import Record, save_record
 from p2pdist.storage.statefile import StateFile
-from p2pdist.storage.survey import geometry_of, run
+from p2pdist.storage.survey import geometry_of, run, sha256_of
 from p2pdist.storage.tree import FileTree, identity
-
-
-def _bytearray(data: bytes) -> bytearray:
-    return bytearray(data)
 
 
 @define(eq=False, repr=False)
@@ -77,7 +73,7 @@ class Store:
     hash_key: HashKey
     have: Bitfield
     _tree: FileTree = field(kw_only=True)
-    _stamps: bytearray = field(kw_only=True, converter=_bytearray)
+    _stamps: bytearray = field(kw_only=True, converter=bytearray)
     _state: StateFile | None = field(kw_only=True)
     _sha256: str | None = field(kw_only=True)
     _verified: Bitfield = field(kw_only=True)
@@ -99,6 +95,7 @@ class Store:
     _turn: DeferredLock = field(init=False, factory=DeferredLock)
     """Sync, publish and close, one at a time."""
     _timer: IDelayedCall | None = field(init=False, default=None)
+    _awake: bool = field(init=False, default=True)  # handles may be open
     _jobs: int = field(init=False, default=0)
     _idle: Deferred[None] | None = field(init=False, default=None)
 
@@ -172,11 +169,15 @@ class Store:
         self._sync_within(0.0 if self._unsynced_bytes >= limits.SYNC_BYTES else limits.SYNC_EVERY_S)
 
     def _mark_unsynced(self, indices: Iterable[int]) -> None:
+        unsynced, size_of = self._unsynced, self.geometry.size_of
+        size, writes = 0, self._writes  # locals: all pieces of a large content may come at once
         for index in indices:
-            if index not in self._unsynced:
-                self._unsynced_bytes += self.geometry.size_of(index)
-            self._writes += 1
-            self._unsynced[index] = self._writes
+            if index not in unsynced:
+                size += size_of(index)
+            writes += 1
+            unsynced[index] = writes
+        self._unsynced_bytes += size
+        self._writes = writes
 
     def _explain(self, error: OSError) -> StorageError:
         if error.errno in NO_SPACE:
@@ -219,15 +220,15 @@ class Store:
         have = self.have.copy()
         stamps = bytes(self._stamps)
         self._withdrawn = False
-        run_ = self.place.workers.run
         try:
-            await run_(partial(self._pieces.sync, batch))
+            await self.place.workers.run(partial(self._pieces.sync, batch))
         except OSError as error:
             self._sync_failed()
             await self._write_again(tuple(self._unsynced))
             raise self._explain(error) from error
         try:
-            await run_(partial(self._save_bits, self._state, stamps, have))
+            save = partial(self._save_bits, self._state, stamps, have)
+            await self.place.workers.run(save)
         except OSError as error:
             self._sync_failed()
             raise self._explain(error) from error
@@ -291,8 +292,10 @@ class Store:
 
     # --- reading ---
 
-    def read(self, index: int, offset: int, size: int) -> Deferred[bytes]:
-        """Read part of a piece that is in ``have``, to serve it.
+    def read(
+        self, index: int, offset: int, size: int, *, lend: bool = False
+    ) -> Deferred[bytes | Loan]:
+        """Read part of a piece that is in ``have``, to serve it; ``lend`` allows a Loan of it.
 
         Returns:
             Fires with ``size`` bytes. Fails with StorageError when the piece is not here, the
@@ -301,19 +304,23 @@ class Store:
         Raises:
             LocalProtocolError: the range is not inside the piece, as a failure too.
         """
-        return Deferred.fromCoroutine(self._read(index, offset, size))
+        return Deferred.fromCoroutine(self._read(index, offset, size, lend))
 
-    async def _read(self, index: int, offset: int, size: int) -> bytes:
+    async def _read(self, index: int, offset: int, size: int, lend: bool) -> bytes | Loan:
         self._check_open()
+        self._awake = True
         if not self.have.has(index):
             raise StorageError(f"piece {index} is not here")
         if not 0 <= offset <= offset + size <= self.geometry.size_of(index):
             raise LocalProtocolError(f"bytes {offset}+{size} of piece {index}")
         with self._working():
             width = STAMP_BYTES if self.published else IDENTITY_BYTES
-            expected = {file: self._stamp(file)[:width] for file in self._pieces.files_of(index)}
             verified, changes = self._verified.has(index), self._changes
-            fetch = partial(self._pieces.fetch, index, offset, size, expected, verified)
+            files = self._pieces.files_of(index)
+            if verified:
+                files = self._pieces.files_in(index, offset, size)
+            expected = {file: self._stamp(file)[:width] for file in files}
+            fetch = partial(self._pieces.fetch, index, offset, size, expected, verified, lend)
             try:
                 fetched = await self.place.workers.run(fetch)
             except OSError as error:
@@ -326,9 +333,19 @@ class Store:
                 self._verified.set(index)
             for file, stamp in fetched.changed.items():
                 self._file_changed(file, stamp)
-            if fetched.data is None:
-                raise StorageError(f"piece {index} of {self.path} is damaged or was changed")
-            return fetched.data
+            if fetched.data is not None:
+                return fetched.data
+            raise StorageError(f"piece {index} of {self.path} is damaged or was changed")
+
+    def rest(self) -> None:
+        """Give file handles back if it is published; the next read opens what it needs."""
+        if self._awake and self.published and not self._closed:
+            self._awake = False
+            Deferred.fromCoroutine(self._rest())
+
+    async def _rest(self) -> None:
+        with self._working():
+            await self.place.workers.run(self._tree.rest)
 
     def _stamp(self, file: int) -> bytes:
         return bytes(self._stamps[file * STAMP_BYTES : (file + 1) * STAMP_BYTES])
@@ -380,10 +397,10 @@ class Store:
             await self.check_sha256()
             if not self.complete:
                 raise StorageError(f"{self.path}: pieces were lost while it was being published")
-            name, place = self.metadata.name, self.place
-            deliver = partial(publish, self._tree, name, self.hash_key, replace=place.replace)
-            stamps = await run(place.workers, self._tree.path, deliver)
-            self._stamps = _bytearray(stamps)
+            name, replace = self.metadata.name, self.place.replace
+            deliver = partial(publish, self._tree, name, self.hash_key, replace=replace)
+            stamps = await run(self.place.workers, self._tree.path, deliver)
+            self._stamps = bytearray(stamps)
             await self.keep_record()
             state, self._state = self._state, None
             self._cancel_timer()
@@ -398,18 +415,11 @@ class Store:
         expected = self._sha256
         if expected is None:
             return
-        digest = hashlib.sha256()
-
-        def add(index: int) -> None:
-            digest.update(self._pieces.read(index))
-
-        for index in range(self.geometry.count):
-            self._check_open()
-            await run(self.place.workers, self._tree.path, partial(add, index))
-        if digest.hexdigest() != expected.lower():
+        found = await sha256_of(self.place.workers, self._tree, self._check_open)
+        if found != expected.lower():
             raise StorageError(
                 f"{self.metadata.name} is what hash_key names, but its sha256 is "
-                f"{digest.hexdigest()} and the descriptor says {expected}; one of the two lines "
+                f"{found} and the descriptor says {expected}; one of the two lines "
                 f"of the descriptor is wrong. Nothing was changed in {self._tree.path}"
             )
 

@@ -8,6 +8,7 @@ and whatever else stands under a name (see ``disk``). Tests: ``test_locate``.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -20,14 +21,15 @@ from twisted.python.failure import Failure
 from p2pdist import limits
 from p2pdist.content import (
     FileEntry,
+    FileList,
     Metadata,
     check_component,
     default_piece_length,
-    hash_piece,
+    zero_hash,
 )
 from p2pdist.descriptor import Descriptor
 from p2pdist.errors import StorageError, UnsafeName
-from p2pdist.ids import HASH_KEY_BYTES
+from p2pdist.ids import HASH_KEY_BYTES, HashKey
 from p2pdist.source import Progress
 from p2pdist.storage.disk import FileFacts, IDisk, Kind, NotAFile, storage_error
 from p2pdist.storage.pieces import Bitfield, Geometry
@@ -39,6 +41,8 @@ T = TypeVar("T")
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EIO})
 """Errors that mean "these bytes are not there"; any other is told to people."""
 _NO_HASH = bytes(HASH_KEY_BYTES)
+_BLOCKS = 4
+"""Read by a worker at a time."""
 
 
 async def run(workers: IWorkers, path: str, function: Callable[[], T]) -> T:
@@ -88,7 +92,7 @@ async def hash_pieces(
 ) -> bytes:
     """Return the hashes of all pieces as they are on disk, one after the other.
 
-    A piece that cannot be read has a hash of zero bytes, which is no piece's hash.
+    Holes are not read. A piece that cannot be read has a hash of zero bytes, which no piece has.
 
     Raises:
         StorageError: something other than files stands there, or they may not be read.
@@ -96,9 +100,19 @@ async def hash_pieces(
     hashes = bytearray(_NO_HASH * geometry.count)
     read_bytes = 0
 
+    def put(index: int, found: bytes) -> None:
+        hashes[index * HASH_KEY_BYTES : (index + 1) * HASH_KEY_BYTES] = found
+
+    def zeros() -> int:
+        size = 0
+        for index in tree.holes(geometry.piece_length):
+            put(index, zero_hash(geometry.size_of(index)))
+            size += geometry.size_of(index)
+        return size
+
     def job(index: int) -> bytes:
         try:
-            return hash_piece(tree.read(geometry.offset_of(index), geometry.size_of(index)))
+            return tree.hash(geometry.offset_of(index), geometry.size_of(index))[0]
         except OSError as error:
             if error.errno in _ABSENT:
                 return _NO_HASH
@@ -106,15 +120,42 @@ async def hash_pieces(
 
     def done(index: int, found: bytes) -> None:
         nonlocal read_bytes
-        hashes[index * HASH_KEY_BYTES : (index + 1) * HASH_KEY_BYTES] = found
+        put(index, found)
         read_bytes += geometry.size_of(index)
         progress(read_bytes, geometry.length)
 
     try:
-        await in_lanes(workers, range(geometry.count), job, done)
+        read_bytes = await workers.run(zeros)
+        unread = hashes[:]
+        left = (i for i in range(geometry.count) if not _known(unread, i))
+        await in_lanes(workers, left, job, done)
     except OSError as error:
         raise storage_error(error, tree.path) from error
     return bytes(hashes)
+
+
+def _known(hashes: bytearray, index: int) -> bool:
+    return hashes[index * HASH_KEY_BYTES : (index + 1) * HASH_KEY_BYTES] != _NO_HASH
+
+
+async def sha256_of(workers: IWorkers, tree: FileTree, go_on: Callable[[], None]) -> str:
+    """Return the SHA-256 of a tree's bytes, read block by block; ``go_on`` may raise in between.
+
+    Raises:
+        StorageError: they cannot be read.
+    """
+    digest = hashlib.sha256()
+    length = tree.layout.length
+
+    def add(offset: int) -> None:
+        end = min(offset + _BLOCKS * limits.HASH_READ_BYTES, length)
+        for start in range(offset, end, limits.HASH_READ_BYTES):
+            digest.update(tree.read(start, min(limits.HASH_READ_BYTES, end - start)))
+
+    for offset in range(0, length, _BLOCKS * limits.HASH_READ_BYTES):
+        go_on()
+        await run(workers, tree.path, partial(add, offset))
+    return digest.hexdigest()
 
 
 async def target_facts(place: Place, name: str) -> FileFacts | None:
@@ -150,13 +191,16 @@ async def matching_pieces(
     """
     geometry = geometry_of(metadata)
     hashes = await hash_pieces(workers, tree, geometry, progress)
-    have = Bitfield(geometry.count)
-    for index in range(geometry.count):
-        if hashes[index * HASH_KEY_BYTES : (index + 1) * HASH_KEY_BYTES] == metadata.piece_hash(
-            index
-        ):
-            have.set(index)
-    return have
+
+    def compare() -> Bitfield:
+        have = Bitfield(geometry.count)
+        for index in range(geometry.count):
+            found = hashes[index * HASH_KEY_BYTES : (index + 1) * HASH_KEY_BYTES]
+            if found == metadata.piece_hash(index):
+                have.set(index)
+        return have
+
+    return await workers.run(compare)
 
 
 @frozen
@@ -237,7 +281,7 @@ async def identify(place: Place, descriptor: Descriptor, progress: Progress) -> 
         files = await run(place.workers, path, listing)
     except (UnsafeName, ValueError):
         return None
-    length = sum(entry.length for entry in files)
+    length = sum(files.lengths)
     if not files or (descriptor.length is not None and descriptor.length != length):
         return None
     piece_length = descriptor.piece_length or default_piece_length(length)
@@ -248,26 +292,36 @@ async def identify(place: Place, descriptor: Descriptor, progress: Progress) -> 
         await _check_unchanged(place, tree, stamps)
     finally:
         await place.workers.run(tree.close)
+    rebuilding = partial(_rebuild, piece_length, files, hashes, descriptor.hash_key)
+    metadata = await place.workers.run(rebuilding)
+    if metadata is None:
+        return None
+    return Survey(metadata, Bitfield.full(metadata.count), stamps)
+
+
+def _rebuild(
+    piece_length: int, files: FileList, hashes: bytes, hash_key: HashKey
+) -> Metadata | None:
+    """Return the metadata with these parts if that is its name. Slow for many files."""
     for candidate in _flag_variants(files):
         try:
             metadata = Metadata(piece_length, candidate, hashes)
         except (UnsafeName, ValueError):
             return None
-        if metadata.hash_key() == descriptor.hash_key:
-            return Survey(metadata, Bitfield.full(metadata.count), stamps)
+        if metadata.hash_key() == hash_key:
+            return metadata
     return None
 
 
-def _flag_variants(files: tuple[FileEntry, ...]) -> list[tuple[FileEntry, ...]]:
+def _flag_variants(files: FileList) -> list[FileList]:
     """The executable flag of a single file is easily lost in a copy, so both are tried."""
     if len(files) > 1 or len(files[0].path) > 1:
         return [files]
-    return [(FileEntry(files[0].path, files[0].length, flag),) for flag in (False, True)]
+    entry = files[0]
+    return [FileList([FileEntry(entry.path, entry.length, flag)]) for flag in (False, True)]
 
 
-def list_files(
-    disk: IDisk, directory: str, top: str, name: str, follow: bool
-) -> tuple[FileEntry, ...]:
+def list_files(disk: IDisk, directory: str, top: str, name: str, follow: bool) -> FileList:
     """Return the files at a path as a content called ``name`` would hold them. Blocks.
 
     Args:
@@ -288,43 +342,46 @@ def list_files(
         if facts is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         if facts.kind is Kind.FILE:
-            return (FileEntry((check_component(name),), facts.size, bool(facts.mode & 0o100)),)
+            path = (check_component(name),)
+            return FileList([FileEntry(path, facts.size, bool(facts.mode & 0o100))])
         if facts.kind is not Kind.DIRECTORY:
             raise NotAFile(facts.kind)
         inner = disk.open_root(os.path.join(directory, top)) if follow else None  # noqa: PTH118
         handle = disk.open_directory(root, top) if inner is None else inner
         try:
-            found = _walk(disk, handle, (check_component(name),), follow)
+            found = FileList()
+            _walk(disk, handle, (check_component(name),), follow, found)
         finally:
             disk.close(handle)
     finally:
         disk.close(root)
-    return tuple(sorted(found, key=lambda entry: entry.joined))
+    return found
 
 
-def _walk(disk: IDisk, folder: int, path: tuple[str, ...], follow: bool) -> list[FileEntry]:
+def _walk(disk: IDisk, folder: int, path: tuple[str, ...], follow: bool, found: FileList) -> None:
+    """Add the files below a folder in the order of metadata: a folder sorts as if it ended in /."""
     if len(path) > limits.PATH_DEPTH:
         raise UnsafeName("/".join(path), "too deep")
-    found: list[FileEntry] = []
+    inside: list[tuple[str, str, FileFacts]] = []
     for name in disk.names(folder):
         facts = disk.facts_at(folder, name)
         if facts is not None and follow and facts.kind is Kind.SYMLINK:
             aim = disk.facts_at(folder, name, follow=True)
             if aim is None or aim.kind is not Kind.DIRECTORY:  # that stays a link, and is refused
                 facts = aim
-        if facts is None:
-            continue
+        if facts is not None:
+            inside.append((name + "/" * (facts.kind is Kind.DIRECTORY), name, facts))
+    for _, name, facts in sorted(inside, key=lambda item: item[0]):
         if len(found) > limits.FILES_MAX:
             raise ValueError(f"more than {limits.FILES_MAX} files")
         inner = (*path, check_component(name))
         if facts.kind is Kind.FILE:
-            found.append(FileEntry(inner, facts.size, bool(facts.mode & 0o100)))
+            found.add("/".join(inner), facts.size, executable=bool(facts.mode & 0o100))
         elif facts.kind is Kind.DIRECTORY:
             handle = disk.open_directory(folder, name)
             try:
-                found.extend(_walk(disk, handle, inner, follow))
+                _walk(disk, handle, inner, follow, found)
             finally:
                 disk.close(handle)
         else:
             raise NotAFile(facts.kind, inner[1:])
-    return found

@@ -16,13 +16,13 @@ import hashlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from attrs import define, field
 
 from p2pdist import limits
-from p2pdist.content import FileEntry
+from p2pdist.content import FileEntry, FileList, piece_hasher
 from p2pdist.storage.disk import (
     IDENTITY_BYTES,
     STAMP_BYTES,
@@ -33,6 +33,7 @@ from p2pdist.storage.disk import (
     NotAFile,
 )
 from p2pdist.storage.layout import Layout
+from p2pdist.storage.loan import Loan, Part
 
 
 @define(eq=False)
@@ -63,18 +64,32 @@ class FileTree:
     disk: IDisk
     directory: str
     top: str
-    files: tuple[FileEntry, ...] = field(repr=False)
+    files: Sequence[FileEntry] = field(repr=False)
     writable: bool = field(kw_only=True, default=False)
     follow: bool = field(kw_only=True, default=False)
     layout: Layout = field(init=False, repr=False)
-    root: int = field(init=False)
+    _root: int | None = field(init=False, default=None, repr=False)
     _cache: OrderedDict[int, _Open] = field(init=False, factory=OrderedDict, repr=False)
     _chain: list[tuple[str, int]] = field(init=False, factory=list, repr=False)
     _lock: threading.RLock = field(init=False, factory=threading.RLock, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        self.layout = Layout(entry.length for entry in self.files)
-        self.root = self.disk.open_root(self.directory)
+        files = self.files
+        lengths = files.lengths if isinstance(files, FileList) else (e.length for e in files)
+        self.layout = Layout(lengths)
+        self._root = self.disk.open_root(self.directory)
+
+    @property
+    def root(self) -> int:
+        """The handle of the folder the content lies in.
+
+        Raises:
+            OSError: the tree has rested, and the folder cannot be opened again.
+        """
+        with self._lock:
+            if self._root is None:
+                self._root = self.disk.open_root(self.directory)
+            return self._root
 
     @property
     def path(self) -> str:
@@ -175,12 +190,22 @@ class FileTree:
             self.writable = False
             self._trim(0)
 
+    def rest(self) -> None:
+        """Give back the handles that nobody uses now; what is needed again is opened again.
+
+        Only of a tree that is read: a thousand seeds must not hold a thousand handles.
+        """
+        if not self.writable:
+            self.close()
+
     def close(self) -> None:
         """Give all handles back; call when no other call is under way."""
         with self._lock:
             self._trim(0)
             self._close_chain()
-            self.disk.close(self.root)
+            if self._root is not None:
+                self.disk.close(self._root)
+                self._root = None
 
     # --- bytes ---
 
@@ -198,6 +223,77 @@ class FileTree:
                 raise OSError(errno.EIO, f"{self.path_of(segment.file)} is too short")
             chunks.append(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def lend(self, offset: int, size: int) -> Loan | None:
+        """Return ``size`` bytes of the content where they lie, in memory as far as that goes.
+
+        ``None`` where they cannot be sent from there.
+
+        Raises:
+            OSError: as :meth:`read`.
+        """
+        with ExitStack() as borrowed:
+            parts = []
+            for segment in self.layout.segments(offset, size):
+                handle = borrowed.enter_context(self.borrow(segment.file))
+                there = self.disk.warm(handle, segment.offset, segment.size)
+                if there is None:
+                    return None
+                if there != segment.size:
+                    raise OSError(errno.EIO, f"{self.path_of(segment.file)} is too short")
+                parts.append(Part(handle, segment.offset, segment.size))
+            return Loan(tuple(parts), borrowed.pop_all().close)
+
+    def hash(self, offset: int, size: int, keep: slice = slice(0)) -> tuple[bytes, bytes]:
+        """Return the hash of ``size`` bytes and, of those, the ones in ``keep``.
+
+        Holds no more than ``limits.HASH_READ_BYTES`` of them and what is kept.
+
+        Raises:
+            OSError: as :meth:`read`.
+        """
+        hasher = piece_hasher()
+        kept = bytearray()
+        for start in range(0, size, limits.HASH_READ_BYTES):
+            block = self.read(offset + start, min(limits.HASH_READ_BYTES, size - start))
+            hasher.update(block)
+            kept += block[max(keep.start or 0, start) - start : max(keep.stop - start, 0)]
+        return hasher.digest(), bytes(kept)
+
+    def holes(self, piece_length: int) -> Iterator[int]:
+        """Yield the pieces of so many bytes that lie in holes of files that have any.
+
+        What the file system tells of holes is believed, as the zeros would be when read.
+
+        Raises:
+            OSError: a file cannot be opened.
+        """
+        for file in range(self.layout.count):
+            length = self.layout.length_of(file)
+            if length < piece_length or not self._is_sparse(file):
+                continue
+            with self.borrow(file) as handle:
+                yield from self._holes(handle, file, piece_length)
+
+    def _is_sparse(self, file: int) -> bool:
+        try:
+            found = self.facts(file)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return found.allocated < found.size
+
+    def _holes(self, handle: int, file: int, piece_length: int) -> Iterator[int]:
+        start = self.layout.start_of(file)
+        end = start + min(self.layout.length_of(file), self.disk.facts(handle).size)
+        index = -(-start // piece_length)
+        while index * piece_length < end:
+            data = start + self.disk.next_data(handle, index * piece_length - start)
+            # The piece that holds the next data is none; the content's last may be short.
+            last = data >= end == self.layout.length
+            after = self.layout.length - 1 if last else min(data, end)
+            full = after // piece_length + last
+            yield from range(index, full)
+            index = full + 1
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Write ``data`` into the files it belongs to.
@@ -269,7 +365,8 @@ class FileTree:
         """Tell whether all files are there with the length they should have."""
         try:
             return all(
-                self.facts(file).size == entry.length for file, entry in enumerate(self.files)
+                self.facts(file).size == self.layout.length_of(file)
+                for file in range(self.layout.count)
             )
         except (FileNotFoundError, NotADirectoryError):
             return False

@@ -4,19 +4,24 @@ At most ``limits.CONNECTIONS`` in all, of which a quarter is kept for those we d
 ``limits.CONNECTIONS_PER_HOST`` for one global host; at most ``limits.CONNECTIONS_UNPROVED`` that
 have called and proved nothing. When the unproved are too many the oldest goes, because an honest
 caller proves itself within a round trip; when all are too many the one goes that has been useless
-longest, and if every one is useful the newcomer is refused.
-Does NOT know bans or duplicates (``transfer``). Threat: connection exhaustion.
+longest. If every one is useful the newcomer is refused, unless we dial for a content that has fewer
+connections than another: that one gives up the one of the least use. Callers gain nothing there,
+because what they call for is not known before they have proved themselves.
+Does NOT know bans, duplicates or how many one content wants (``roster``, ``circle``).
+Threat: connection exhaustion.
 Tests: ``test_admission``.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Protocol as Structural
 
 from attrs import define, field
 
 from p2pdist import limits
 from p2pdist.addresses import Address, limit_key
+from p2pdist.ids import HashKey
 
 
 class Admitted(Structural):
@@ -35,6 +40,7 @@ class _Entry:
     key: bytes
     outgoing: bool
     proved: bool
+    content: HashKey | None = None
     connection: Admitted | None = None
 
 
@@ -50,13 +56,16 @@ class Admission:
         """Connections counted now."""
         return len(self._entries)
 
-    def enter(self, address: Address, *, outgoing: bool, now: float) -> int | None:
+    def enter(
+        self, address: Address, *, outgoing: bool, now: float, content: HashKey | None = None
+    ) -> int | None:
         """Count a new connection; return its ticket, or ``None`` when it must not be.
 
         Args:
             address: the other end.
             outgoing: whether we dial.
             now: the time.
+            content: what we dial for.
         """
         key = limit_key(address)
         if sum(entry.key == key for entry in self._entries.values()) >= limits.CONNECTIONS_PER_HOST:
@@ -65,10 +74,11 @@ class Admission:
             self._shed_unproved()
         reserved = 0 if outgoing else limits.CONNECTIONS // 4
         counted = self.count if outgoing else sum(not e.outgoing for e in self._entries.values())
-        if counted >= limits.CONNECTIONS - reserved and not self._shed_useless(now):
+        full = counted >= limits.CONNECTIONS - reserved
+        if full and not self._shed_useless(now) and not self._shed_of_most(content, now):
             return None
         self._next += 1
-        self._entries[self._next] = _Entry(key, outgoing, proved=outgoing)
+        self._entries[self._next] = _Entry(key, outgoing, proved=outgoing, content=content)
         return self._next
 
     def hold(self, ticket: int, connection: Admitted) -> None:
@@ -76,10 +86,11 @@ class Admission:
         if ticket in self._entries:
             self._entries[ticket].connection = connection
 
-    def prove(self, ticket: int) -> None:
-        """The connection's handshake is over."""
+    def prove(self, ticket: int, content: HashKey | None = None) -> None:
+        """The caller's handshake is over: it is for this content."""
         if ticket in self._entries:
             self._entries[ticket].proved = True
+            self._entries[ticket].content = content
 
     def leave(self, ticket: int) -> None:
         """Count the connection no more; again is fine."""
@@ -99,6 +110,24 @@ class Admission:
         if not useless:
             return False
         self._shed(min(useless)[1])
+        return True
+
+    def _shed_of_most(self, content: HashKey | None, now: float) -> bool:
+        """Take a place from the content that has most, for one that has fewer by two at least."""
+        counts = Counter(e.content for e in self._entries.values() if e.content is not None)
+        if content is None or not counts:
+            return False
+        most, count = counts.most_common(1)[0]
+        spare = [
+            (entry.connection.useful_at, ticket)
+            for ticket, entry in self._entries.items()
+            if entry.content == most
+            and entry.connection is not None
+            and now - entry.connection.useful_at >= limits.CIRCLE_SWAP_S
+        ]
+        if count < counts[content] + 2 or not spare:
+            return False
+        self._shed(min(spare)[1])
         return True
 
     def _shed(self, ticket: int) -> None:

@@ -32,6 +32,7 @@ from p2pdist.ids import NodeID, PieceIndex
 from p2pdist.logs import new_logger
 from p2pdist.swarm.assembly import Assembly
 from p2pdist.swarm.handshake import Handshake
+from p2pdist.swarm.line import Line, speed_up
 from p2pdist.swarm.messages import (
     Block,
     Bye,
@@ -45,6 +46,7 @@ from p2pdist.swarm.messages import (
 )
 from p2pdist.swarm.peerwire import PREFACE, PeerWire, bye_reason, encode
 from p2pdist.swarm.sender import BlockSender, Socket
+from p2pdist.swarm.shaper import OPEN_GATE, Gate, Share
 
 _TCP_NOTSENT_LOWAT: Final = 25
 """Linux; the socket module names it only on other systems."""
@@ -103,6 +105,7 @@ class PeerConnection(Protocol):
     address: Address
     node_id: NodeID
     sender: BlockSender
+    _line: Line | None
     _socket: Socket
 
     def __init__(
@@ -121,6 +124,7 @@ class PeerConnection(Protocol):
         self._watcher = watcher
         self._owner: ConnectionOwner | None = None
         self._wire = PeerWire()
+        self._intake: Gate = OPEN_GATE
         self._requests: dict[PieceIndex, Assembly] = {}
         self._heard_at = self._spoke_at = clock.seconds()
         self._closing = False
@@ -131,10 +135,12 @@ class PeerConnection(Protocol):
 
     def connectionMade(self) -> None:
         """Introduce ourselves."""
-        self._socket = cast("Socket", self.transport)
-        self.address = address_of(self._socket.getPeer())
         _tune(self.transport)
-        self.sender = BlockSender(self._socket, self.clock.seconds)
+        self._line = speed_up(self.transport, self)
+        self._socket = self._line or cast("Socket", self.transport)
+        self.address = address_of(self._socket.getPeer())
+        self.sender = BlockSender(self._socket, self.clock.seconds, self._line)
+        self.sender.paced = self._hold_back
         self._socket.registerProducer(self.sender, True)
         self._deadline = self.clock.callLater(limits.HANDSHAKE_S, self._too_late)
         self._socket.write(PREFACE)
@@ -142,9 +148,18 @@ class PeerConnection(Protocol):
         if start is not None:
             self.send(start)
 
+    def _hold_back(self, block_bytes: int) -> None:
+        """Let no more wait in the kernel than part of a block: it delays what comes behind it."""
+        _set_notsent(self.transport, block_bytes // 4)
+
     def attach(self, owner: ConnectionOwner) -> None:
         """Report to ``owner`` from now on."""
         self._owner = owner
+
+    def obey(self, share: Share) -> None:
+        """Keep to these rate limits from now on."""
+        self.sender.gate = share.upload_gate(self.sender.proceed)
+        self._intake = share.download_gate(self._read_on)
 
     @property
     def is_open(self) -> bool:
@@ -181,6 +196,8 @@ class PeerConnection(Protocol):
         self._reason = text
         self._requests.clear()
         self.sender.stopProducing()
+        self.sender.gate.close()
+        self._intake.close()
         self._socket.unregisterProducer()
         if self._owner is not None:
             self._owner.connection_closed(self, text)
@@ -199,6 +216,8 @@ class PeerConnection(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The socket is gone."""
         self._end(reason.getErrorMessage())
+        if self._line is not None:
+            self._line.close()
         self.log.debug(
             "connection to {peer} ended: {reason}", peer=self.address, reason=self._reason
         )
@@ -211,6 +230,8 @@ class PeerConnection(Protocol):
     def dataReceived(self, data: bytes) -> None:
         """Take bytes from the socket."""
         self._heard_at = self.clock.seconds()
+        self._intake.spent(len(data))
+        self._bound_reading()
         try:
             for message in self._wire.receive_data(data):
                 if self._closing:
@@ -218,6 +239,19 @@ class PeerConnection(Protocol):
                 self._receive(message)
         except RemoteProtocolError as error:
             self.refuse(error)
+
+    def _bound_reading(self) -> None:
+        """Read only what the rate limits allow; at nothing TCP slows the other side down."""
+        room = self._intake.room()
+        if room:
+            most = limits.READ_BYTES if self._line is None else limits.BLOCK_BYTES
+            self._socket.bufferSize = min(room, most)
+        else:
+            self._socket.pauseProducing()
+
+    def _read_on(self) -> None:
+        self._socket.resumeProducing()
+        self._bound_reading()
 
     def refuse(self, error: RemoteProtocolError) -> None:
         """Close because the other side broke a rule."""
@@ -254,15 +288,37 @@ class PeerConnection(Protocol):
         assembly = self._requests.get(block.index)
         if assembly is None:
             raise UnexpectedMessage("unrequested-piece", str(block.index))
-        whole = assembly.add(block.offset, block.data)
+        self._bytes_came(assembly, len(block.data), whole=assembly.add(block.offset, block.data))
+
+    def _bytes_came(self, assembly: Assembly, size: int, *, whole: bool) -> None:
         if whole:
-            del self._requests[block.index]
-            self.send(Received(block.index))
+            del self._requests[assembly.index]
+            self.send(Received(assembly.index))
         if assembly.wanted and self._owner is not None:
             self.useful_at = self._heard_at
-            self._owner.piece_bytes_received(self, len(block.data))
+            self._owner.piece_bytes_received(self, size)
             if whole:
-                self._owner.piece_received(self, block.index, assembly.data)
+                self._owner.piece_received(self, assembly.index, assembly.data)
+
+    def place(self) -> memoryview | None:
+        """See :class:`~p2pdist.swarm.line.Receiver`: the rest of a block goes into its piece."""
+        coming = self._wire.coming
+        if coming is None or self._closing:
+            return None
+        index, offset, size = coming
+        assembly = self._requests.get(index)
+        return None if assembly is None else assembly.place(offset, size)
+
+    def placed(self, size: int) -> None:
+        """See :class:`~p2pdist.swarm.line.Receiver`."""
+        coming = self._wire.coming
+        assert coming is not None, "it had a place"
+        assembly = self._requests[coming[0]]
+        self._wire.came(size)
+        self._heard_at = self.clock.seconds()
+        self._intake.spent(size)
+        self._bound_reading()
+        self._bytes_came(assembly, size, whole=assembly.placed(size))
 
     def _check_reject(self, reject: Reject) -> None:
         if self._requests.pop(reject.index, None) is None:
@@ -274,16 +330,20 @@ class PeerConnection(Protocol):
         """Send a control frame; nothing happens once the connection is closing."""
         if not self._closing:
             self._spoke_at = self.clock.seconds()
-            self._socket.write(encode(message))
+            frame = encode(message)
+            self.sender.gate.spent(len(frame))
+            self._socket.write(frame)
 
     def may_request(self, index: PieceIndex) -> bool:
         """Tell whether a request would have room: cancelled ones count until they are settled."""
-        return index not in self._requests and len(self._requests) < limits.PIECES_IN_FLIGHT
+        return index not in self._requests and len(self._requests) < limits.REQUESTS_MAX
 
-    def request(self, index: PieceIndex, size: int) -> None:
-        """Take a grant: ask for a piece of ``size`` bytes."""
+    def request(
+        self, index: PieceIndex, size: int, make: Callable[[int], bytearray] = bytearray
+    ) -> None:
+        """Take a grant: ask for a piece of ``size`` bytes; ``make`` gives the buffer for them."""
         assert index not in self._requests, "asked for already"
-        self._requests[index] = Assembly(index, size)
+        self._requests[index] = Assembly(index, size, make)
         self.send(Request(index))
 
     def cancel(self, index: PieceIndex) -> None:
@@ -319,11 +379,23 @@ def _name(reason: int) -> str:
 def _tune(transport: object) -> None:
     """Send small frames at once, and keep the kernel from taking more than it can send soon."""
     set_no_delay: Callable[[bool], None] | None = getattr(transport, "setTcpNoDelay", None)
-    get_handle: Callable[[], socket.socket] | None = getattr(transport, "getHandle", None)
-    if set_no_delay is None or get_handle is None:
+    if set_no_delay is None:
         return
     try:
         set_no_delay(True)
-        get_handle().setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, limits.NOTSENT_BYTES)
+    except OSError:
+        return  # the socket is gone already
+    _set_notsent(transport, 0)
+
+
+def _set_notsent(transport: object, size: int) -> None:
+    """Set what the kernel takes beyond what it sends now, within ``limits.NOTSENT_BYTES``."""
+    get_handle: Callable[[], socket.socket] | None = getattr(transport, "getHandle", None)
+    if get_handle is None:
+        return
+    least, most = limits.NOTSENT_BYTES
+    size = max(least, min(most, size))
+    try:
+        get_handle().setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, size)
     except OSError:
         return  # another system, or the socket is gone already: only slower

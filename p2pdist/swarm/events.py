@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Protocol
 
 from p2pdist.addresses import Address
+from p2pdist.census.gossip import Frame
 from p2pdist.content import Metadata
 from p2pdist.ids import PieceIndex
 from p2pdist.storage.store import Store
+from p2pdist.swarm.connection import PeerConnection
 
 
 class TransferEvents(Protocol):
@@ -39,3 +41,12 @@ class TransferEvents(Protocol):
 
         Told once until it can be reached.
         """
+
+    def peer_connected(self) -> None:
+        """There is one more connection."""
+
+    def census_received(self, peer: PeerConnection, frame: Frame) -> None:
+        """A peer told of the fleet; a :class:`RemoteProtocolError` closes its connection."""
+
+    def peer_told(self, address: Address) -> None:
+        """A peer says that there is another; it is not worth more than a ping."""

@@ -19,7 +19,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from p2pdist import limits
 from p2pdist.errors import HashMismatch, MalformedMessage, StorageError, UnexpectedMessage
 from p2pdist.ids import NodeID, PieceIndex
 from p2pdist.logs import new_logger
@@ -44,6 +43,7 @@ from p2pdist.swarm.messages import (
     RejectReason,
     Request,
 )
+from p2pdist.swarm.parting import Parting
 from p2pdist.swarm.peerwire import block_header
 from p2pdist.swarm.picker import PiecePicker
 from p2pdist.swarm.rates import RateMeter
@@ -127,6 +127,7 @@ class Exchange:
         self._pending = 0  # store operations under way
         self._idle: list[Deferred[None]] = []
         self._stopped = False
+        self._parting = Parting()
         store.on_lost = self._piece_lost
 
     def have_bytes(self) -> int:
@@ -171,7 +172,6 @@ class Exchange:
         node_id = peer.node_id
         self.uploader.peer_pieces(node_id, self.picker.peer_has(node_id, pieces))
         self._show_interest(node_id)
-        self._part_if_done(node_id)
         self._wake()
         self._pump()
 
@@ -181,11 +181,6 @@ class Exchange:
         if self._interests.get(node_id, False) != interesting:
             self._interests[node_id] = interesting
             self._peers[node_id].send(Interest(interesting))
-
-    def _part_if_done(self, node_id: NodeID) -> None:
-        """Two complete nodes need no connection; who needs one of them dials it."""
-        if self.picker.complete and self.picker.is_complete(node_id) and node_id in self._peers:
-            self._peers[node_id].close(ByeReason.DONE)
 
     def _tell_all(self, message: Message) -> None:
         for peer in list(self._peers.values()):
@@ -226,12 +221,13 @@ class Exchange:
         self._assembling += size
         self._budget.take(size)
         self.picker.take(node_id, choice, now)
-        peer.request(choice, size)
+        peer.request(choice, size, self._budget.buffer)
 
     def _request(self, peer: PeerConnection, request: Request) -> None:
         node_id = peer.node_id
         index = self.geometry.check(request.index)
-        self.uploader.accepted(node_id, index, self.geometry.size_of(index))
+        size = self.geometry.size_of(index)
+        self.uploader.accepted(node_id, index, size, self._clock.seconds())
         if not self.uploader.can_serve(index):
             self._unserve(peer, index, RejectReason.GONE)
         self._pump()
@@ -283,7 +279,7 @@ class Exchange:
         """Tell whether another piece may be asked for."""
         if self._paused or self._store.published:
             return False
-        if self.picker.in_flight >= limits.PIECES_IN_FLIGHT:
+        if not self.picker.has_room(self._clock.seconds()):
             return False
         return not self._assembling or self._budget.fits(self.geometry.piece_length)
 
@@ -318,6 +314,7 @@ class Exchange:
             self._give(index)
         self._pending += 1
         written = self._store.write_piece(index, memoryview(data))
+        written.addBoth(self._budget.recycle, data)
         written.addCallbacks(
             self._cb_written, self._eb_written, callbackArgs=(index,), errbackArgs=(peer, index)
         )
@@ -359,7 +356,6 @@ class Exchange:
         self._haves.flush()
         for node_id in list(self._peers):
             self._show_interest(node_id)
-            self._part_if_done(node_id)
         self._owner.all_verified()
 
     def resume(self) -> None:
@@ -416,7 +412,7 @@ class Exchange:
         parcel = Parcel(
             size=self.geometry.size_of(index),
             header=partial(block_header, index),
-            read=partial(self._read, index),
+            read=partial(self._read, peer, index),
             progressed=partial(self._block_sent, peer, index),
             done=partial(self._piece_sent, peer, index),
             failed=partial(self._read_failed, peer, index),
@@ -424,9 +420,10 @@ class Exchange:
         self._parcels[start.peer, index] = parcel
         peer.sender.send(parcel)
 
-    def _read(self, index: PieceIndex, offset: int, size: int) -> Deferred[bytes]:
+    def _read(self, peer: PeerConnection, index: PieceIndex, *span: int) -> Deferred[Any]:
         self._pending += 1
-        return self._store.read(index, offset, size).addBoth(self._cb_over)
+        lend = peer.sender.line is not None
+        return self._store.read(index, *span, lend=lend).addBoth(self._cb_over)
 
     def _block_sent(self, peer: PeerConnection, index: PieceIndex, size: int) -> None:
         now = self._clock.seconds()
@@ -470,6 +467,10 @@ class Exchange:
                 self._peers[node_id].close(ByeReason.STALLED)
         for node_id in list(self._peers):
             self._show_interest(node_id)
+        done = self._peers if self.picker.complete else ()
+        complete = [node_id for node_id in done if self.picker.is_complete(node_id)]
+        for node_id in self._parting.surplus(complete, now):
+            self._peers[node_id].close(ByeReason.DONE)
         self._wake()
         self._pump()
 

@@ -74,10 +74,11 @@ class PeerListener(Factory):
 
     def connection_proved(self, peer: PeerConnection) -> None:
         """See :class:`~p2pdist.swarm.connection.ConnectionWatcher`."""
-        self._admission.prove(self._callers[peer])
         assert isinstance(peer.handshake, Acceptor)
         topic = peer.handshake.topic
         transfer = None if topic is None else self._find_transfer(topic)
+        content = None if transfer is None else transfer.hash_key
+        self._admission.prove(self._callers[peer], content)
         if transfer is None:
             peer.close(ByeReason.UNKNOWN_TOPIC)  # it ended during the handshake
         else:

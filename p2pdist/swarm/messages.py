@@ -7,10 +7,12 @@ when) nor check them. Tests: ``test_peerwire``.
 from __future__ import annotations
 
 import enum
-from typing import Union
+from typing import NamedTuple, Union
 
 from attrs import frozen
 
+from p2pdist.addresses import Address
+from p2pdist.census.gossip import Digest, Records, Summary, Want
 from p2pdist.ids import PieceIndex, Topic
 
 
@@ -179,6 +181,42 @@ class Reject:
     reason: RejectReason
 
 
+class PeerFlag(enum.IntFlag):
+    """What is said of a peer; other bits are a later version's and mean nothing here."""
+
+    REACHED = 1
+    """The sender called it there: TCP gets through."""
+
+
+class PeerNote(NamedTuple):
+    """One peer told of.
+
+    Attributes:
+        address: its UDP and TCP address.
+        flags: what is said of it.
+    """
+
+    address: Address
+    flags: PeerFlag
+
+
+@frozen
+class Peers:
+    """Which peers are good to call, and which no more, since the sender last said so.
+
+    Attributes:
+        room: whether the sender itself has a place for one more caller.
+        added4, added6: connected to the sender, and with a place themselves as far as it knows.
+        left4, left6: of those it told, the ones that are that no more.
+    """
+
+    room: bool
+    added4: tuple[PeerNote, ...] = ()
+    added6: tuple[PeerNote, ...] = ()
+    left4: tuple[Address, ...] = ()
+    left6: tuple[Address, ...] = ()
+
+
 Message = Union[  # noqa: UP007 -- an alias that Python 3.10 must evaluate
     Hello,
     HelloReply,
@@ -198,4 +236,9 @@ Message = Union[  # noqa: UP007 -- an alias that Python 3.10 must evaluate
     Received,
     Cancel,
     Reject,
+    Peers,
+    Digest,
+    Want,
+    Records,
+    Summary,
 ]

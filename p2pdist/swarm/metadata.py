@@ -39,7 +39,8 @@ class MetadataFetch:
     def __init__(self, rng: random.Random) -> None:
         self.current: NodeID | None = None
         self._rng = rng
-        self._sources: dict[NodeID, bool] = {}  # True: it has failed in this round
+        self._sources: dict[NodeID, None] = {}
+        self._failed: dict[NodeID, None] = {}  # in this round; calling again makes nobody new
         self._patience_s = limits.METADATA_PROGRESS_S
         self._data = bytearray()
         self._total: int | None = None
@@ -53,7 +54,7 @@ class MetadataFetch:
 
     def add_source(self, peer: NodeID) -> None:
         """Learn that a connected peer has the metadata."""
-        self._sources.setdefault(peer, False)
+        self._sources[peer] = None
 
     def remove_source(self, peer: NodeID) -> None:
         """Forget a peer; its bytes are dropped when it was being asked."""
@@ -65,10 +66,10 @@ class MetadataFetch:
         """Return whom to ask now, or ``None``: somebody is being asked, or nobody is there."""
         if self.current is not None or not self._sources:
             return None
-        fresh = [peer for peer, failed in self._sources.items() if not failed]
+        fresh = [peer for peer in self._sources if peer not in self._failed]
         if not fresh:
             fresh = list(self._sources)
-            self._sources = dict.fromkeys(fresh, False)
+            self._failed.clear()
             self._patience_s *= 2
         self.current = self._rng.choice(fresh)
         self._mark_at = now
@@ -92,8 +93,7 @@ class MetadataFetch:
         if len(self._data) < self._total:
             return None
         data = bytes(self._data)
-        self._sources[peer] = True
-        self._reset()
+        self._fail(peer)
         return data
 
     def stalled(self, now: float) -> NodeID | None:
@@ -101,9 +101,15 @@ class MetadataFetch:
         if self.current is None or now - self._mark_at < self._patience_s:
             return None
         peer = self.current
-        self._sources[peer] = True
-        self._reset()
+        self._fail(peer)
         return peer
+
+    def _fail(self, peer: NodeID) -> None:
+        """Ask others first from now on; all bytes that prove right end the fetch anyway."""
+        self._failed[peer] = None
+        if len(self._failed) > limits.PEERS_PER_OWN_TOPIC:
+            del self._failed[next(iter(self._failed))]
+        self._reset()
 
     def _reset(self) -> None:
         self.current = None

@@ -31,6 +31,12 @@ Control bodies are one msgpack array; the two data frames are raw.
     0x1a  received          [index]                                       all bytes are here
     0x1b  cancel            [index]                                       not wanted any more
     0x1c  reject            [index, reason]                               the rest will not come
+    0x80  peers             [room, added4, added6, left4, left6]; of 6    at any time, PEX_EVERY_S
+                            or 18 bytes each, and one of flags if added
+    0x90  digest            [tag 8 and sequence 4, of each record]        of what is new here
+    0x91  want              [tag 8, of each record]                       of what is newer there
+    0x92  records           [[age, body, signature 64], ...]              the answer
+    0x93  summary           [64 hashes of 4 bytes]                        while nothing is new
     ====  ================  ============================================  =======================
 
 Every grant is answered by exactly one request or decline, every request by all bytes of the piece,
@@ -53,6 +59,9 @@ import msgpack
 from attrs import astuple
 
 from p2pdist import limits
+from p2pdist.addresses import Address, pack, unpack, unpack_list
+from p2pdist.census import wire as census
+from p2pdist.census.gossip import Digest, Records, Summary, Want
 from p2pdist.errors import (
     LocalProtocolError,
     MalformedMessage,
@@ -79,6 +88,9 @@ from p2pdist.swarm.messages import (
     Message,
     MetadataPart,
     MetadataRequest,
+    PeerFlag,
+    PeerNote,
+    Peers,
     Proof,
     Ready,
     Received,
@@ -142,6 +154,39 @@ def _packed_indices(value: Any) -> tuple[PieceIndex, ...]:
     return tuple(map(PieceIndex, unpacked))
 
 
+def _packed_addresses(size: int) -> Check:
+    def check(value: Any) -> tuple[Address, ...]:
+        if not isinstance(value, bytes) or len(value) > size * limits.PEX_PEERS:
+            raise ValueError(f"expected up to {limits.PEX_PEERS} addresses of {size} bytes")
+        return unpack_list(value, size)
+
+    return check
+
+
+def _packed_notes(size: int) -> Check:
+    """Each is a packed address and one byte of flags."""
+
+    def check(value: Any) -> tuple[PeerNote, ...]:
+        if not isinstance(value, bytes) or len(value) > (size + 1) * limits.PEX_PEERS:
+            raise ValueError(f"expected up to {limits.PEX_PEERS} notes of {size + 1} bytes")
+        starts = range(0, len(value), size + 1)
+        parts = [value[start : start + size + 1] for start in starts]
+        if parts and len(parts[-1]) <= size:
+            raise ValueError("cut note")
+        return tuple(PeerNote(unpack(part[:-1]), PeerFlag(part[-1] & 1)) for part in parts)
+
+    return check
+
+
+def _pack_peers(peers: Peers) -> tuple[Any, ...]:
+    added = (
+        b"".join(pack(note.address) + bytes([note.flags]) for note in notes)
+        for notes in (peers.added4, peers.added6)
+    )
+    left = (b"".join(map(pack, addresses)) for addresses in (peers.left4, peers.left6))
+    return (peers.room, *added, *left)
+
+
 _index = _number(limits.PIECES_MAX)
 _CONTROL: Final[Mapping[int, tuple[type[Any], tuple[Check, ...]]]] = {
     0x01: (Hello, (_octets(ID_BYTES), _octets(NONCE_BYTES), _octets(PUBLIC_KEY_BYTES))),
@@ -163,6 +208,11 @@ _CONTROL: Final[Mapping[int, tuple[type[Any], tuple[Check, ...]]]] = {
     0x1A: (Received, (_index,)),
     0x1B: (Cancel, (_index,)),
     0x1C: (Reject, (_index, RejectReason)),
+    0x80: (
+        Peers,
+        (_flag, _packed_notes(6), _packed_notes(18), _packed_addresses(6), _packed_addresses(18)),
+    ),
+    **census.FRAMES,
 }
 _CODES: Final[Mapping[type[Any], int]] = {kind: code for code, (kind, _) in _CONTROL.items()}
 _METADATA: Final = 0x13
@@ -189,6 +239,10 @@ def encode(message: Message) -> bytes:
     values: tuple[Any, ...] = astuple(message, recurse=False)
     if isinstance(message, Have):
         values = (struct.pack(f">{len(message.indices)}I", *message.indices),)
+    elif isinstance(message, Peers):
+        values = _pack_peers(message)
+    elif isinstance(message, (Digest, Want, Records, Summary)):
+        values = census.pack(message)
     body: bytes = msgpack.packb(values)
     if _HEADER.size + len(body) > limits.CONTROL_FRAME_BYTES:
         raise LocalProtocolError(f"{type(message).__name__} of {len(body)} bytes")
@@ -256,6 +310,18 @@ class PeerWire:
             if message is not None:
                 yield message
 
+    @property
+    def coming(self) -> tuple[PieceIndex, int, int] | None:
+        """Index, offset and size of what is still to come of a piece frame under way."""
+        if self._left and self._code == _PIECE:
+            return PieceIndex(self._first), self._offset, self._left
+        return None
+
+    def came(self, size: int) -> None:
+        """So many bytes of :attr:`coming` were read past :meth:`receive_data`."""
+        self._left -= size
+        self._offset += size
+
     def _preface(self, unit: bytes) -> None:
         if unit != PREFACE:
             rule = "version" if unit[:-1] == PREFACE[:-1] else "preface"
@@ -306,7 +372,7 @@ class PeerWire:
             values = msgpack.unpackb(
                 unit,
                 use_list=False,
-                max_array_len=len(checks),
+                max_array_len=limits.CENSUS_DIGEST if kind is Records else len(checks),
                 max_bin_len=limits.CONTROL_FRAME_BYTES,
                 max_str_len=0,
                 max_map_len=0,

@@ -24,6 +24,7 @@ before when others wait; each is one strike for the peer. Tests: ``test_picker``
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 
@@ -34,7 +35,12 @@ from p2pdist.ids import NodeID, PieceIndex
 from p2pdist.swarm import masks
 from p2pdist.swarm.masks import Tally
 from p2pdist.swarm.messages import DeclineReason
+from p2pdist.swarm.rates import Pipeline
 
+_INSTANT_S = 1e-4
+"""Nothing takes less: simulated time may stand still."""
+_LEAST_SHARE = 0.2
+"""Even a piece of a very slow peer takes that much of a place."""
 _MEMORY = 0.25
 """Weight of the newest duration in what is usual."""
 
@@ -88,6 +94,8 @@ class _Source:
         progress_at: last time it had sent PIECE_PROGRESS_BYTES or started from nothing.
         progress: bytes since then.
         declined: why its last grant was refused, until it is told that we are ready.
+        arrived_at: when its last piece was whole.
+        piece_s: what a piece takes from it lately; 0 before the first.
         strikes: pieces refused or stalled since the last one delivered.
     """
 
@@ -97,6 +105,15 @@ class _Source:
     progress: int = 0
     declined: DeclineReason | None = None
     strikes: int = 0
+    arrived_at: float = -math.inf
+    piece_s: float = 0.0
+
+    def delivered(self, index: PieceIndex, now: float) -> None:
+        """Learn from a piece that came; the time it waited behind others is not counted."""
+        took_s = max(now - max(self.flights[index], self.arrived_at), _INSTANT_S)
+        self.arrived_at = now
+        weight = _MEMORY if self.piece_s else 1.0
+        self.piece_s += weight * (took_s - self.piece_s)
 
 
 class PiecePicker:
@@ -121,6 +138,7 @@ class PiecePicker:
         self._copies: dict[PieceIndex, dict[NodeID, None]] = {}
         self._sources: dict[NodeID, _Source] = {}
         self._pace = Pace()
+        self._pipeline = Pipeline()
         self._rng = rng
 
     # --- what is known ---
@@ -139,6 +157,31 @@ class PiecePicker:
     def in_flight(self) -> int:
         """Number of promised pieces, copies counted each."""
         return sum(map(len, self._copies.values()))
+
+    def has_room(self, now: float) -> bool:
+        """Tell whether one more piece may be promised.
+
+        There are ``limits.PIECES_IN_FLIGHT`` places, and more where the way is so long that so many
+        pieces are under way. A piece of a slow peer takes the share of a place that its peer's
+        speed is of the usual one: it brings that much less, and must not keep others out.
+        """
+        if self.in_flight >= limits.PROMISES_MAX:
+            return False
+        places = limits.PIECES_IN_FLIGHT + self._pipeline.filling(now)
+        return self._places_taken() <= places - 1
+
+    def _places_taken(self) -> float:
+        speeds = [1 / source.piece_s for source in self._sources.values() if source.piece_s]
+        total = sum(speeds)
+        # The speed at which the usual byte comes. All speeds fall alike when our own line is full,
+        # so only their ratio is used.
+        usual = sum(speed * speed for speed in speeds) / total if total else 0.0
+        taken = 0.0
+        for source in self._sources.values():
+            if source.flights:
+                share = 1 / (source.piece_s * usual) if source.piece_s else 1.0
+                taken += len(source.flights) * min(1.0, max(_LEAST_SHARE, share))
+        return taken
 
     def states(self) -> tuple[int, int, int, int]:
         """Return the masks of the missing, in flight, writing and have pieces."""
@@ -273,6 +316,8 @@ class PiecePicker:
     def progressed(self, peer: NodeID, size: int, now: float) -> None:
         """The peer sent ``size`` more bytes of something it promised."""
         source = self._sources[peer]
+        if not source.progress and source.progress_at == next(iter(source.flights.values()), None):
+            self._pipeline.took(now - source.progress_at)  # its first bytes, behind no other piece
         source.progress += size
         if source.progress >= limits.PIECE_PROGRESS_BYTES:
             source.progress_at, source.progress = now, 0
@@ -281,6 +326,8 @@ class PiecePicker:
         """In flight -> writing; return the peers whose copy is not needed any more."""
         source = self._sources[peer]
         self._pace.took(now - source.flights[index])
+        source.delivered(index, now)
+        self._pipeline.passed(now)
         source.strikes = 0
         source.progress_at, source.progress = now, 0
         holders = list(self._copies[index])

@@ -1,7 +1,11 @@
-"""How fast, and how long still. Pure; time is a parameter. Tests: ``test_progress``."""
+"""How fast, how long still, and how much is under way. Pure; time is a parameter.
+
+Tests: ``test_progress``.
+"""
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 from attrs import define, field
@@ -41,6 +45,32 @@ class RateMeter:
     def _forget(self, now: float) -> None:
         while self._steps and now - self._steps[0][0] > limits.RATE_WINDOW_S:
             self._steps.popleft()
+
+
+@define
+class Pipeline:
+    """How many pieces fill the way there and back: their rate times the shortest delay.
+
+    The shortest delay ever seen is the line's own; later ones hold queues, and to count those would
+    feed them. Source: BBR (Cardwell et al. 2016), which bounds what is in flight by two of these.
+    """
+
+    _shortest_s: float = math.inf
+    _pieces: RateMeter = field(factory=RateMeter)
+
+    def took(self, delay_s: float) -> None:
+        """Learn from a question and its answer."""
+        self._shortest_s = min(self._shortest_s, delay_s)
+
+    def passed(self, now: float) -> None:
+        """Count a piece."""
+        self._pieces.add(1, now)
+
+    def filling(self, now: float) -> int:
+        """Return twice the pieces that pass during the shortest delay; 0 before one is known."""
+        if math.isinf(self._shortest_s):
+            return 0
+        return int(2 * self._shortest_s * self._pieces.rate(now))
 
 
 def eta_s(left_bytes: int, bytes_per_s: float) -> float | None:

@@ -18,13 +18,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from attrs import evolve
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTCP, IReactorTime
+from twisted.internet.interfaces import IReactorTCP, IReactorTime
 from twisted.python.failure import Failure
 
 from p2pdist import limits
 from p2pdist.addresses import Address
+from p2pdist.census.gossip import Digest, Records, Summary, Want
 from p2pdist.content import Metadata, decode_metadata
 from p2pdist.errors import (
     AuthenticationFailed,
@@ -59,14 +59,11 @@ from p2pdist.swarm.messages import (
     MetadataRequest,
 )
 from p2pdist.swarm.metadata import MetadataFetch, metadata_parcel
-from p2pdist.swarm.progress import (
-    Progress,
-    waiting_for_metadata,
-    waiting_for_peers,
-    waiting_for_pieces,
-)
-from p2pdist.swarm.rates import eta_s
+from p2pdist.swarm.progress import Progress
 from p2pdist.swarm.roster import Member, Roster
+from p2pdist.swarm.shaper import Shaper, Share
+from p2pdist.swarm.standing import Pace, pace, standing
+from p2pdist.swarm.ticker import Ticker
 from p2pdist.workers import IWorkers
 
 __all__ = ["Transfer", "TransferEvents"]
@@ -90,9 +87,11 @@ class Transfer:
         budget: memory for pieces on their way in, shared by the process.
         admission: count of connections, shared by the process.
         bind_host: local address to dial from, or ``None``.
+        share: the rate limits it obeys; none by default.
 
     Attributes:
         topic: what the overlay and the handshake know of the content.
+        share: its rate limits.
         store: the pieces, or ``None`` yet.
     """
 
@@ -113,16 +112,18 @@ class Transfer:
         budget: AssemblyBudget,
         admission: Admission,
         bind_host: str | None = None,
+        share: Share | None = None,
     ) -> None:
         self.hash_key = hash_key
         self.topic = topic_of(hash_key)
+        self.share = share or Shaper(clock).share()
         self.store: Store | None = None
         self._clock = clock
         self._rng = rng
         self._workers = workers
         self._open_store = open_store
         self._events = events
-        self._budget = budget
+        self._budget = self.share.within(budget)
         self._fetch = MetadataFetch(rng)
         self._metadata: Metadata | None = None
         self._encoded = b""  # the metadata's bytes, once somebody asked for them
@@ -137,32 +138,37 @@ class Transfer:
             admission=admission,
             bind_host=bind_host,
             owner=self,
+            events=events,
         )
         self._paused = ""
         self._trouble = ""
         self._retry: tuple[float, Callable[[], None]] | None = None
         self._busy = 0  # workers and store operations of ours under way
-        self._timer: IDelayedCall | None = None
+        self._ticker = Ticker(clock, self._tick, self._rests)
         self._stopping: Deferred[None] | None = None
 
     # --- for the session ---
 
     def start(self, store: Store | None) -> None:
         """Begin; with a store the pieces are exchanged at once, complete or not."""
-        self._timer = self._clock.callLater(limits.TICK_S, self._tick)
+        self._ticker.start()
         if store is not None:
             self._metadata = store.metadata
             self._store_opened(store)
 
-    def peer_joined(self, address: Address, node_id: NodeID, *, dial_now: bool) -> None:
+    def peer_joined(
+        self, address: Address, node_id: NodeID, *, dial_now: bool, is_open: bool = True
+    ) -> None:
         """The overlay joined a peer.
 
         Args:
             address: of its UDP, and so of its TCP.
             node_id: as the overlay knows it; the connection will prove it.
             dial_now: False when the peer is going to call us; after ``limits.DIAL_WAIT_S`` we call.
+            is_open: False when strangers cannot call it: then nobody is told of it.
         """
-        self._roster.add(address, node_id, dial_now=dial_now)
+        self._ticker.stir()
+        self._roster.add(address, node_id, dial_now=dial_now, is_open=is_open)
 
     def peer_left(self, node_id: NodeID) -> None:
         """The overlay lost a peer: it is called no more; a connection stays as long as it lives."""
@@ -170,48 +176,23 @@ class Transfer:
 
     def progress(self) -> Progress:
         """Return where the transfer stands now."""
-        now, metadata, exchange = self._clock.seconds(), self._metadata, self._exchange
-        down = 0.0 if exchange is None else exchange.received.rate(now)
-        start = Progress(
-            length=None if metadata is None else metadata.length,
-            pieces=None if metadata is None else metadata.count,
-            peers=len(self._roster.members),
-            waiting_for=self._waiting_for(down),
-        )
-        if metadata is None or exchange is None:
-            return start
-        have_bytes = exchange.have_bytes()
-        return evolve(
-            start,
-            have_bytes=have_bytes,
-            have_pieces=exchange.picker.have.bit_count(),
-            download_bytes_per_s=down,
-            upload_bytes_per_s=exchange.sent.rate(now),
-            seeds=exchange.picker.seeds(),
-            eta_s=eta_s(metadata.length - have_bytes, down),
-            uploaded_bytes=exchange.sent.total,
-            downloaded_bytes=exchange.received.total,
+        return standing(
+            self._clock.seconds(),
+            roster=self._roster,
+            metadata=self._metadata,
+            exchange=self._exchange,
+            sources=self._fetch.sources,
+            trouble=self._trouble or (self._paused and f"disk space: {self._paused}"),
+            published=self.store is not None and self.store.published,
         )
 
-    def _waiting_for(self, download_bytes_per_s: float) -> str:
-        peers = len(self._roster.members)
-        text = self._trouble or (self._paused and f"disk space: {self._paused}")
-        if text or self._exchange is None:
-            return text or self._waiting_to_begin(peers)
-        if self.is_complete():
-            return "" if self.store is not None and self.store.published else "its final name"
-        if not peers:
-            return waiting_for_peers(self._roster.known, self._roster.unreachable_count)
-        if download_bytes_per_s > 0:
-            return ""
-        return waiting_for_pieces(self._exchange.picker.unavailable(), peers)
+    def pace(self) -> Pace:
+        """Return what the download is doing, for whoever asks what limits it."""
+        return pace(self._exchange, disk_full=bool(self._paused))
 
-    def _waiting_to_begin(self, peers: int) -> str:
-        if self._metadata is not None:
-            return "the disk"
-        if peers:
-            return waiting_for_metadata(self._fetch.sources, peers)
-        return waiting_for_peers(self._roster.known, self._roster.unreachable_count)
+    def connections(self) -> list[PeerConnection]:
+        """Return the connections to peers."""
+        return [member.connection for member in self._roster.members.values()]
 
     def stop(self) -> Deferred[None]:
         """Close every connection; the store stays open.
@@ -220,9 +201,7 @@ class Transfer:
         """
         if self._stopping is None:
             self._stopping = Deferred()
-            if self._timer is not None and self._timer.active():
-                self._timer.cancel()
-            self._timer = None
+            self._ticker.stop()
             if self._exchange is not None:
                 self._follow(self._exchange.stop(), lambda _: None, self._fail)
             self._roster.stop()
@@ -240,6 +219,7 @@ class Transfer:
 
     def accept(self, connection: PeerConnection) -> None:
         """Take a proved connection of a caller; one that must not be is closed."""
+        self._ticker.stir()
         self._roster.accept(connection)
 
     def is_complete(self) -> bool:
@@ -248,8 +228,10 @@ class Transfer:
 
     def member_joined(self, member: Member) -> None:
         """See :class:`~p2pdist.swarm.roster.RosterOwner`."""
+        member.connection.obey(self.share)
         if self._exchange is not None:
             self._exchange.add_peer(member.connection, interested=False)
+        self._events.peer_connected()
 
     def member_left(self, member: Member) -> bool:
         """See :class:`~p2pdist.swarm.roster.RosterOwner`."""
@@ -260,10 +242,6 @@ class Transfer:
             self._exchange.remove_peer(member.connection)
         self._ask_for_metadata()
         return complete
-
-    def peer_unreachable(self, address: Address, reason: str) -> None:
-        """See :class:`~p2pdist.swarm.roster.RosterOwner`."""
-        self._events.peer_unreachable(address, reason)
 
     def roster_changed(self) -> None:
         """See :class:`~p2pdist.swarm.roster.RosterOwner`."""
@@ -283,6 +261,12 @@ class Transfer:
     def message_received(self, peer: PeerConnection, message: Message) -> None:
         """See :class:`~p2pdist.swarm.connection.ConnectionOwner`."""
         known = self._roster.members[peer.node_id]
+        if isinstance(message, (Digest, Want, Records, Summary)):
+            self._events.census_received(peer, message)
+        elif not self._roster.heard(known, message):
+            self._take(peer, known, message)
+
+    def _take(self, peer: PeerConnection, known: Member, message: Message) -> None:
         if isinstance(message, Bitfield):
             self._bitfield(known, message)
         elif isinstance(message, MetadataRequest):
@@ -310,6 +294,7 @@ class Transfer:
     def piece_received(self, peer: PeerConnection, index: PieceIndex, data: bytearray) -> None:
         """See :class:`~p2pdist.swarm.connection.ConnectionOwner`."""
         assert self._exchange is not None, "nothing was requested before"
+        self._roster.received(self._roster.members[peer.node_id], len(data))
         self._exchange.piece_received(peer, index, data)
 
     def _bitfield(self, known: Member, message: Bitfield) -> None:
@@ -331,8 +316,16 @@ class Transfer:
         if self._exchange is None or self._metadata is None or known.metadata_served:
             raise UnexpectedMessage("metadata-request")
         known.metadata_served = True
-        self._encoded = self._encoded or self._metadata.encode()
-        known.connection.sender.send(metadata_parcel(self._encoded))
+        if self._encoded:
+            known.connection.sender.send(metadata_parcel(self._encoded))
+        else:  # in a worker: of many files it takes a while
+            encoding = self._workers.run(self._metadata.encode)
+            self._follow(encoding, partial(self._cb_encoded, known), self._fail)
+
+    def _cb_encoded(self, known: Member, encoded: bytes) -> None:
+        self._encoded = encoded
+        if self._roster.members.get(known.node_id) is known:
+            known.connection.sender.send(metadata_parcel(encoded))
 
     def _ask_for_metadata(self) -> None:
         if self._metadata is None and not (self._stopping or self._busy or self._trouble):
@@ -460,6 +453,7 @@ class Transfer:
 
     def _pause(self, error: StorageError, again: Callable[[], None]) -> None:
         self._retry = (self._clock.seconds() + limits.DISK_RETRY_S, again)
+        self._ticker.stir()
         told, self._paused = self._paused, str(error)
         if not told:
             self._events.paused(self._paused)
@@ -475,9 +469,14 @@ class Transfer:
 
     # --- time ---
 
-    def _tick(self) -> None:
-        self._timer = self._clock.callLater(limits.TICK_S, self._tick)
-        now = self._clock.seconds()
+    def _rests(self) -> bool:
+        quiet = self._roster.idle and self._retry is None
+        rests = quiet and (self.is_complete() or not self._roster.known)
+        if rests and self.store is not None:
+            self.store.rest()
+        return rests
+
+    def _tick(self, now: float) -> None:
         self._roster.tick(now)
         stalled = self._fetch.stalled(now)
         if stalled is not None:

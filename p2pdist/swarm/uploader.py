@@ -11,12 +11,14 @@ The scarce thing is an uplink, so whoever uploads decides. A place for a piece g
     sent      the socket has them, the peer not yet   ``received`` -> end
     ========  ======================================  ==========================================
 
-``limits.UPLOAD_SLOTS`` pieces are on the wire at the same time, and ``limits.GRANTS_AHEAD`` more
-are negotiated when a current one is about to end, so that the uplink never idles and decisions
-stay late. A sent piece keeps its slot until the peer has it, because kernels and routers take far
-more than they can deliver soon; but while pieces drain as fast as ever there is no queue, the line
-could take more, and sent ones hold no slot. When a free slot finds grants unanswered and nothing to
-start, one more is negotiated ahead from then on.
+A few pieces are on the wire at the same time, as many as ``uplink`` finds the line to need, and
+``limits.GRANTS_AHEAD`` more are negotiated when a current one is about to end, so that the uplink
+never idles and decisions stay late. A sent piece keeps its slot until the peer has it, because
+kernels and routers take far more than they can deliver soon; but while pieces drain as fast as ever
+there is no queue, the line could take more, and sent ones hold no slot. When a free slot finds
+grants unanswered and nothing to start, one more is negotiated ahead from then on; their bound
+follows the pieces that go out while a grant and its answer are under way, so that a long way does
+not make small pieces slow.
 
 Served is the poorest of ``limits.POOREST_OF`` interested peers drawn by chance; poor is who has
 little of what it claims or was given, whichever is more (decision 25). A complete node proposes
@@ -41,6 +43,8 @@ from p2pdist.ids import NodeID, PieceIndex
 from p2pdist.swarm import masks
 from p2pdist.swarm.masks import Tally
 from p2pdist.swarm.picker import Pace
+from p2pdist.swarm.rates import Pipeline
+from p2pdist.swarm.uplink import Uplink
 
 _IN_TIME = 8
 """So many slots in a row found a piece waiting: one grant less will do."""
@@ -57,6 +61,7 @@ class _Sending:
         sent_at: when the last byte was handed to it, or ``None``.
         progress_at: last time PIECE_PROGRESS_BYTES more had been handed over.
         progress: bytes since then.
+        ending: whether it was reported to end soon.
     """
 
     size: int
@@ -65,6 +70,7 @@ class _Sending:
     sent_at: float | None = None
     progress_at: float = 0.0
     progress: int = 0
+    ending: bool = False
 
     def ends_soon(self, now: float) -> bool:
         left = self.size - self.sent
@@ -147,6 +153,8 @@ class Uploader:
         self._pace = Pace()
         self._ahead = limits.GRANTS_AHEAD
         self._in_time = 0
+        self._uplink = Uplink()
+        self._answers = Pipeline()
 
     # --- what is known ---
 
@@ -196,10 +204,12 @@ class Uploader:
     def next_offer(self, now: float) -> Offer | None:
         """Return the next grant to send, already noted down, or ``None``: nothing to do now."""
         places, ends_soon = self._places(now)
+        self._uplink.look(now, wanted=places >= self._uplink.slots)
+        slots = self._uplink.slots
         candidates: list[NodeID] = []
-        if places < limits.UPLOAD_SLOTS:
+        if places < slots:
             candidates = self._eligible(now, idle=True)
-        if not candidates and places < limits.UPLOAD_SLOTS + self._ahead and ends_soon:
+        if not candidates and places < slots + self._ahead and ends_soon:
             candidates = self._eligible(now, idle=True) or self._eligible(now, idle=False)
         poorest = self._poorest(candidates)
         if poorest is None:
@@ -236,7 +246,7 @@ class Uploader:
         )
         return (
             taker.negotiated < self._ahead
-            and taker.outstanding < limits.PIECES_IN_FLIGHT
+            and taker.outstanding < limits.REQUESTS_MAX
             and now - oldest < self._pace.slow_s
         )
 
@@ -261,15 +271,17 @@ class Uploader:
         complete = self._have == self._all
         return masks.pick((self._sent if complete else self._availability).least(wanted), self._rng)
 
-    def accepted(self, peer: NodeID, index: PieceIndex, size: int) -> None:
+    def accepted(self, peer: NodeID, index: PieceIndex, size: int, now: float) -> None:
         """Offered -> waiting: the peer took its oldest grant for this piece of ``size`` bytes.
 
         Raises:
             UnexpectedMessage: nothing was granted, or the piece is agreed already.
         """
-        taker = self._answered(peer)
+        granted_at = self._answered(peer)
+        taker = self._takers[peer]
         if index in taker.agreed:
             raise UnexpectedMessage("request-twice", str(index))
+        self._answers.took(now - granted_at)
         taker.agreed[index] = _Sending(size)
         self._sent.add(masks.bit(index))
 
@@ -279,14 +291,15 @@ class Uploader:
         Raises:
             UnexpectedMessage: nothing was granted.
         """
-        self._answered(peer).declined = True
+        self._answered(peer)
+        self._takers[peer].declined = True
 
-    def _answered(self, peer: NodeID) -> _Taker:
-        taker = self._takers[peer]
-        if not taker.grants:
+    def _answered(self, peer: NodeID) -> float:
+        """Take the peer's oldest grant, and return when it was sent."""
+        grants = self._takers[peer].grants
+        if not grants:
             raise UnexpectedMessage("no-grant")
-        taker.grants.pop(0)
-        return taker
+        return grants.pop(0)
 
     def ready(self, peer: NodeID) -> None:
         """The peer takes its refusal back."""
@@ -301,7 +314,7 @@ class Uploader:
             for taker in self._takers.values()
             for piece in taker.agreed.values()
         )
-        if slots >= limits.UPLOAD_SLOTS:
+        if slots >= self._uplink.slots:
             return None
         for peer, taker in self._takers.items():
             for index, piece in taker.agreed.items():
@@ -313,13 +326,17 @@ class Uploader:
         return None
 
     def progressed(self, peer: NodeID, index: PieceIndex, size: int, now: float) -> bool:
-        """``size`` more bytes of the piece went to the socket; True when it is about to end."""
+        """``size`` more bytes of the piece went to the socket; True once, when it ends soon."""
         piece = self._takers[peer].agreed[index]
+        self._uplink.add(size)
         piece.sent += size
         piece.progress += size
         if piece.progress >= limits.PIECE_PROGRESS_BYTES:
             piece.progress_at, piece.progress = now, 0
-        return piece.ends_soon(now)
+        if piece.ending or not piece.ends_soon(now):
+            return False
+        piece.ending = True
+        return True
 
     def sent(self, peer: NodeID, index: PieceIndex, now: float) -> None:
         """Sending -> sent: the whole piece was handed to the socket."""
@@ -338,12 +355,13 @@ class Uploader:
         del taker.agreed[index]
         taker.given += 1
         self._pace.took(now - piece.started)
+        self._answers.passed(now)
         drained_s = now - piece.sent_at
         taker.drain_s = min(taker.drain_s, drained_s)
         taker.queued = drained_s > max(limits.DRAIN_S, 2 * taker.drain_s)
-        self._adapt_ahead()
+        self._adapt_ahead(now)
 
-    def _adapt_ahead(self) -> None:
+    def _adapt_ahead(self, now: float) -> None:
         """A slot is free: negotiate earlier if nothing waits for it, later if that goes on well."""
         if any(piece.started is None for t in self._takers.values() for piece in t.agreed.values()):
             self._in_time += 1
@@ -352,7 +370,8 @@ class Uploader:
                 self._ahead = max(limits.GRANTS_AHEAD, self._ahead - 1)
         elif any(taker.grants for taker in self._takers.values()):
             self._in_time = 0
-            self._ahead = min(limits.PIECES_IN_FLIGHT - 1, self._ahead + 1)
+            most = limits.GRANTS_AHEAD_MAX + self._answers.filling(now)
+            self._ahead = min(most, self._ahead + 1)
 
     def ended(self, peer: NodeID, index: PieceIndex) -> None:
         """Waiting or sending -> end, without the peer having it."""

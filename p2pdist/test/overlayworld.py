@@ -81,7 +81,7 @@ class OverlayNode:
         bootstrap = Bootstrap(
             network, reactor, host.rng, host.resolver.resolve, changed=reports.append
         )
-        node.wrong_network.append(bootstrap.wrong_network)
+        network.wrong_network.append(bootstrap.wrong_network)
         bootstrap.add(tuple(HostPort(_host(entry), limits.DEFAULT_PORT) for entry in nodes))
         bootstrap.start()
         return cls(host, node, network, bootstrap, reports)

@@ -165,6 +165,8 @@ class SimDisk:
                 _apply(node.durable, offset, None)
         node.unsynced.clear()
         node.data = bytearray(node.durable)
+        pages = range(-(-len(node.data) // PAGE_BYTES))
+        node.pages |= {p for p in pages if any(node.data[p * PAGE_BYTES : (p + 1) * PAGE_BYTES])}
 
     def put(self, path: str, data: bytes = b"", *, mode: int = 0o644) -> None:
         """Make a durable file with its folders, as if it had always been there."""
@@ -197,6 +199,7 @@ class SimDisk:
     def flip(self, path: str, offset: int) -> None:
         """Invert a byte on the device without anybody noticing by the stamp."""
         node = self._find(path)
+        node.pages.add(offset // PAGE_BYTES)  # no hole, whatever it was
         for data in (node.data, node.durable):
             if offset < len(data):
                 data[offset] ^= 0xFF
@@ -403,6 +406,22 @@ class SimDisk:
         """Read."""
         self._call("read", f"{handle} {offset}+{size}")
         return bytes(self._handles[handle].data[offset : offset + size])
+
+    def warm(self, handle: int, offset: int, size: int) -> int | None:
+        """Nothing can be sent from a simulated file."""
+        del handle, offset, size
+        return None
+
+    def next_data(self, handle: int, offset: int) -> int:
+        """Look for the next page that takes space."""
+        self._call("next_data", f"{handle} {offset}")
+        node = self._handles[handle]
+        if "next_data" in self.unsupported:
+            return offset
+        if offset // PAGE_BYTES in node.pages:
+            return offset
+        later = [page * PAGE_BYTES for page in node.pages if page * PAGE_BYTES > offset]
+        return min(later, default=len(node.data))
 
     def write(self, handle: int, offset: int, data: bytes | memoryview) -> None:
         """Write page by page; when there is no room left, what fits stays written."""

@@ -77,7 +77,7 @@ class Stranger(DatagramProtocol):
             self.notices.append(datagram)
         else:
             header = read_header(datagram)
-            message = decode(self.envelope.open(datagram, header, source))
+            message = decode(self.envelope.open(datagram, header))
             self.received.append((message, source))
             if self.polite and isinstance(message, Ping):
                 self.answer(message, source)

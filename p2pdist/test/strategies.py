@@ -273,7 +273,17 @@ def control_messages() -> SearchStrategy[messages.Message]:
         st.builds(messages.Received, index),
         st.builds(messages.Cancel, index),
         st.builds(messages.Reject, index, st.sampled_from(messages.RejectReason)),
+        peer_lists(),
     )
+
+
+def peer_lists() -> SearchStrategy[messages.Peers]:
+    """Peers that came and left, of both families."""
+    v4, v6 = ip4_addresses(), ip6_addresses()
+    flags = st.sampled_from([messages.PeerFlag(0), messages.PeerFlag.REACHED])
+    notes4, notes6 = (st.builds(messages.PeerNote, family, flags) for family in (v4, v6))
+    lists = (st.lists(each, max_size=5).map(tuple) for each in (notes4, notes6, v4, v6))
+    return st.builds(messages.Peers, st.booleans(), *lists)
 
 
 def data_messages() -> SearchStrategy[messages.Message]:

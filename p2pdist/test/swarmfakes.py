@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 
 from p2pdist import limits
 from p2pdist.addresses import Address
+from p2pdist.census.gossip import Frame
 from p2pdist.content import Metadata
 from p2pdist.descriptor import Descriptor
 from p2pdist.ids import PieceIndex
@@ -28,6 +29,7 @@ from p2pdist.storage.place import Place
 from p2pdist.storage.store import Store
 from p2pdist.swarm.admission import Admission
 from p2pdist.swarm.assembly import AssemblyBudget
+from p2pdist.swarm.connection import PeerConnection
 from p2pdist.swarm.handshake import Acceptor, Dialler, Handshake
 from p2pdist.swarm.listener import PeerListener
 from p2pdist.swarm.messages import (
@@ -98,6 +100,18 @@ class RecordedEvents:
     def peer_unreachable(self, address: Address, reason: str) -> None:
         """Record it."""
         self.seen.append(("peer_unreachable", address, reason))
+
+    def peer_connected(self) -> None:
+        """Nothing."""
+
+    def census_received(self, peer: PeerConnection, frame: Frame) -> None:
+        """Record it."""
+        del peer
+        self.seen.append(("census", frame))
+
+    def peer_told(self, address: Address) -> None:
+        """Record it."""
+        self.seen.append(("peer_told", address))
 
     def named(self, name: str) -> list[tuple[Any, ...]]:
         """Return the events of one name."""
@@ -232,13 +246,17 @@ class FakeSocket:
         room: bytes until the producer is paused.
         producer: registered one.
         state: ``open``, ``losing`` (closes once written) or ``aborted``.
+        reading: whether it is not paused.
     """
+
+    bufferSize = 1 << 16
 
     def __init__(self, host: str = "10.0.0.9", port: int = 4000) -> None:
         self.sent = bytearray()
         self.room = 1 << 40
         self.producer: IPushProducer | None = None
         self.state = "open"
+        self.reading = True
         self._peer = IPv4Address("TCP", host, port)
 
     def write(self, data: bytes) -> None:
@@ -259,6 +277,14 @@ class FakeSocket:
     def unregisterProducer(self) -> None:
         """Forget it."""
         self.producer = None
+
+    def pauseProducing(self) -> None:
+        """Record it."""
+        self.reading = False
+
+    def resumeProducing(self) -> None:
+        """Record it."""
+        self.reading = True
 
     def loseConnection(self) -> None:
         """Record it."""

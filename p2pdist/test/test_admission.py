@@ -8,6 +8,7 @@ from twisted.internet.task import Clock
 
 from p2pdist import limits
 from p2pdist.addresses import Address
+from p2pdist.ids import HashKey
 from p2pdist.swarm.admission import Admission
 from p2pdist.swarm.connection import PeerConnection
 from p2pdist.swarm.listener import PeerListener
@@ -80,6 +81,35 @@ class AdmissionTests(TestCase):
         for port in range(1, 2 * limits.CONNECTIONS_PER_HOST):
             private = Address("10.0.0.1", port)
             self.assertIsNotNone(self.admission.enter(private, outgoing=False, now=0.0))
+
+    def fill(self, content: HashKey, count: int, useful_at: float = 0.0) -> list[Connection]:
+        """Dial for a content so many times."""
+        made = []
+        for number in range(count):
+            where = address(len(self.held) * 1000 + number)
+            ticket = self.admission.enter(where, outgoing=True, now=useful_at, content=content)
+            assert ticket is not None
+            made.append(Connection(useful_at))
+            self.admission.hold(ticket, made[-1])
+        self.held.append(content)
+        return made
+
+    def test_contents_share(self) -> None:
+        """In a full process a content with few connections gets places of the one with most."""
+        self.held: list[HashKey] = []
+        large, small = HashKey(b"L" * 32), HashKey(b"S" * 32)
+        many = self.fill(large, limits.CONNECTIONS, useful_at=50.0)
+        many[7].useful_at = 49.0
+        for _ in range(limits.CONNECTIONS):
+            self.admission.enter(address(900_000), outgoing=True, now=60.0, content=large)
+        self.assertEqual([], [each for each in many if each.gone])
+        few = self.fill(small, limits.CONNECTIONS // 2, useful_at=60.0)
+        self.assertTrue(many[7].gone)
+        self.assertEqual(len(few), sum(each.gone for each in many))
+        self.assertIsNone(
+            self.admission.enter(address(900_001), outgoing=True, now=70.0, content=small)
+        )
+        self.assertEqual(limits.CONNECTIONS, self.admission.count)
 
     def test_oldest_unproved_goes(self) -> None:
         """Of CONNECTIONS_UNPROVED silent callers the oldest makes room for the next."""

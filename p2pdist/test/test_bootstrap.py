@@ -111,8 +111,8 @@ class StateTests(TestCase):
 
     def test_wrong_network(self) -> None:
         """A node that serves another network says so; gone, it is silent like any other."""
-        private = OverlayNode.on(self.b, keys=PRIVATE)
-        node = OverlayNode.on(self.a, "10.0.0.2")
+        public = OverlayNode.on(self.b)
+        node = OverlayNode.on(self.a, "10.0.0.2", keys=PRIVATE)
         self.world.run(3)
         self.assertEqual([EntryState.WRONG_NETWORK], self.states(node))
         self.world.run(60)
@@ -120,7 +120,7 @@ class StateTests(TestCase):
         self.b.crash()
         self.world.run(130)
         self.assertEqual(EntryState.SILENT, self.state(node))
-        del private
+        del public
 
     def test_no_peers(self) -> None:
         """An entry with nobody to name and nobody to ask says so."""

@@ -12,6 +12,8 @@ from p2pdist import __version__
 from p2pdist.faces.cli import demo as demo_module
 from p2pdist.faces.cli import verify as verify_module
 from p2pdist.faces.cli.main import COMMANDS, main
+from p2pdist.storage.realdisk import RealDisk
+from p2pdist.storage.statedir import StateDirectory, read_machine_id
 from p2pdist.storage.verify import VerifyResult
 from p2pdist.test.support import TestCase
 
@@ -152,3 +154,32 @@ class DemoTests(TestCase):
 
         self.patch(demo_module, "run_until_done", interrupt)
         self.assertEqual(1, run("demo")[0])
+
+
+class IdTests(TestCase):
+    """``p2pdist id``."""
+
+    def test_prints_who_the_node_is(self):
+        """Node id and public key of a state directory, also while its node has it locked."""
+        path = str(Path(self.mktemp()).absolute())
+        state = StateDirectory.open(RealDisk(), path)
+        self.addCleanup(state.close)
+        key = state.node_key(bytes, read_machine_id())
+        code, output, errors = run("id", "--state-dir", path)
+        self.assertEqual((0, ""), (code, errors))
+        self.assertIn(key.node_id.hex(), output)
+        self.assertIn(key.public.hex(), output)
+        told = json.loads(run("id", "--state-dir", path, "--json")[1])
+        self.assertEqual(key.node_id.hex(), told["node_id"])
+        self.assertEqual(path, told["state_dir"])
+
+    def test_makes_nothing(self):
+        """Where no node has been, there is no id, and nothing is left behind."""
+        path = Path(self.mktemp()).absolute()
+        for _ in range(2):
+            code, output, errors = run("id", "--state-dir", str(path))
+            self.assertEqual((4, "", 1), (code, output, errors.count("\n")))
+            self.assertIn("node.key is not there", errors)
+            if path.exists():
+                self.assertEqual([], list(path.iterdir()))
+            path.mkdir(exist_ok=True)

@@ -21,7 +21,7 @@ from p2pdist.test.support import TestCase
 DATA = bytes(range(256)) * 300  # more than one of the smallest pieces
 
 
-class MakeTests(TestCase):
+class MakeCase(TestCase):
     """The command, in a folder of its own."""
 
     def setUp(self):
@@ -38,13 +38,6 @@ class MakeTests(TestCase):
     def make(self, *arguments: str) -> Result:
         """Run the command."""
         return CliRunner().invoke(make, arguments)
-
-    def test_one_is_not_many(self):
-        """One piece and one file are counted in words that fit."""
-        Path("data/two").unlink()
-        output = self.make("data").stdout
-        self.assertIn("data: 1 B in 1 file, 1 piece of 64.0 KiB", output)
-        self.assertIn("2 pieces of 64.0 KiB", self.make("a b.iso").stdout)
 
     def made(self, *arguments: str, at: str) -> Descriptor:
         """Run the command, which must succeed, and return the descriptor it wrote."""
@@ -64,6 +57,17 @@ class MakeTests(TestCase):
     def metadata(self, path: str, piece_length: int = limits.PIECE_LENGTH_MIN) -> Metadata:
         """Return what the path's metadata must be."""
         return build_metadata(scan(path), piece_length)
+
+
+class MakeTests(MakeCase):
+    """What it writes and refuses."""
+
+    def test_one_is_not_many(self):
+        """One piece and one file are counted in words that fit."""
+        Path("data/two").unlink()
+        output = self.make("data").stdout
+        self.assertIn("data: 1 B in 1 file, 1 piece of 64.0 KiB", output)
+        self.assertIn("2 pieces of 64.0 KiB", self.make("a b.iso").stdout)
 
     def test_file(self):
         """A descriptor with everything a file's descriptor can say, in the current folder."""
@@ -194,3 +198,55 @@ class MakeTests(TestCase):
         result = self.make("x\x1b[31m")
         self.assertEqual(2, result.exit_code)
         self.assertNotIn("\x1b", result.output)
+
+
+class PrivateTests(MakeCase):
+    """``--private`` and ``--secret-file``."""
+
+    def texts(self, result: Result) -> str:
+        """Return all that was printed."""
+        return result.stdout + result.stderr
+
+    def test_secret_in_the_descriptor(self):
+        """The descriptor has a new secret, mode 0600; nothing that is printed shows it."""
+        umask = os.umask(0)
+        self.addCleanup(os.umask, umask)
+        seen = set()
+        for arguments in ((), ("--force",), ("--force", "--json")):
+            result = self.make("a b.iso", "--private", *arguments)
+            self.assertEqual(0, result.exit_code, result.stderr)
+            made = DescriptorParser().parse_file("a b.iso.desc")
+            (secret,) = made.secrets
+            seen.add(secret)
+            self.assertEqual(0o600, Path("a b.iso.desc").stat().st_mode & 0o777)
+            self.assertNotIn(secret.text[6:30], self.texts(result))
+        self.assertEqual(3, len(seen), "a new one each time")
+        self.assertTrue(json.loads(result.stdout)["private"])
+
+    def test_secret_in_a_file(self):
+        """The secret goes into a file, made once, that the descriptor names; others are public."""
+        for name in ("a b.iso", "data"):
+            result = self.make(name, "--secret-file", "swarm.secret")
+            self.assertEqual(0, result.exit_code, result.stderr)
+            self.assertIn("swarm.secret, which has the secret", result.stdout)
+            self.assertNotIn("the one line", result.stdout)
+        one, two = (DescriptorParser().parse_file(f"{name}.desc") for name in ("a b.iso", "data"))
+        self.assertEqual("swarm.secret", one.secret_file)
+        self.assertEqual(one.secrets, two.secrets)
+        self.assertNotIn(one.secrets[0].text, Path("a b.iso.desc").read_text())
+        self.assertEqual(0o600, Path("swarm.secret").stat().st_mode & 0o777)
+        self.make("data", "--output", "elsewhere.desc", "--secret-file", "data.d/s")
+        Path("data.d").mkdir()
+        result = self.make("data", "--output", "elsewhere.desc", "--secret-file", "data.d/s")
+        self.assertEqual(0, result.exit_code, result.stderr)
+        made = DescriptorParser().parse_file("elsewhere.desc")
+        self.assertEqual(str(self.folder / "data.d/s"), made.secret_file)
+
+    def test_refused_secret_files(self):
+        """No secret becomes part of the content, or of what is written over; none is unreadable."""
+        Path("open.secret").write_text("p2ps1-x")
+        Path("open.secret").chmod(0o644)
+        self.assert_refused(4, "handed out", "data", "--secret-file", "data/s")
+        self.assert_refused(4, "handed out", "data", "--secret-file", "data.desc")
+        self.assert_refused(4, "chmod 600", "data", "--secret-file", "open.secret")
+        self.assert_refused(4, "cannot write", "data", "--secret-file", "none/s")

@@ -7,7 +7,14 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from p2pdist import limits
-from p2pdist.config import Config, default_state_dir, parse_listen, parse_port
+from p2pdist.config import (
+    Config,
+    default_state_dir,
+    parse_limits,
+    parse_listen,
+    parse_port,
+    parse_rate,
+)
 from p2pdist.errors import ConfigurationError
 from p2pdist.test.support import TestCase, given
 
@@ -58,6 +65,68 @@ class ListenTests(TestCase):
                 parse_listen(text)
             self.assertIn("expected an IP address of this machine", str(caught.exception))
             self.assertLess(len(str(caught.exception)), 250)
+
+
+class RateTests(TestCase):
+    """``--upload-limit`` and ``--download-limit``."""
+
+    def test_rates(self):
+        """Numbers with and without unit, decimals and ``/s``; units are powers of 1024."""
+        mib = limits.MIB
+        for text, rate in [
+            ("50000", 50_000),
+            ("16KiB", limits.RATE_LIMIT_MIN),
+            ("100kB", 100 * limits.KIB),
+            ("10MB", 10 * mib),
+            ("10M", 10 * mib),
+            ("10MiB/s", 10 * mib),
+            ("1.5MiB", 3 * mib // 2),
+            ("0.5 GB/s", limits.GIB // 2),
+            ("1T", limits.TIB),
+            ("0", None),
+            ("0MB", None),
+            ("none", None),
+        ]:
+            self.assertEqual(rate, parse_rate(text, "--upload-limit"), text)
+
+    def test_refused(self):
+        """What is no speed, or too low a one, is refused with option, text and remedy."""
+        for text, expected in [
+            ("", "expected a speed"),
+            ("fast", "expected a speed"),
+            ("-1MB", "expected a speed"),
+            ("1e9", "expected a speed"),
+            ("10Mbit", "expected a speed"),
+            (".5MB", "expected a speed"),
+            ("٣MB", "expected a speed"),
+            ("9" * 5000, "expected a speed"),
+            ("16383", "at least 16KiB per second"),
+            ("0.1B", "unlimited"),
+        ]:
+            with self.assertRaises(ConfigurationError) as caught:
+                parse_rate(text, "--upload-limit")
+            self.assertIn(expected, str(caught.exception))
+            self.assertIn(f"--upload-limit {text[:80]!a}", str(caught.exception))
+            self.assertLess(len(str(caught.exception)), 250)
+
+    @given(st.text(max_size=12))
+    def test_any_text(self, text: str):
+        """Any text is a rate, no limit, or a configuration error."""
+        try:
+            rate = parse_rate(text, "--upload-limit")
+        except ConfigurationError as error:
+            self.assertEqual(4, error.exit_code)
+        else:
+            self.assertTrue(rate is None or rate >= limits.RATE_LIMIT_MIN)
+
+    def test_by_name(self):
+        """A repeated option limits all contents, and single ones by their names."""
+        rates = parse_limits(["10MB", "a=b.bin=1MB", "c=none"], "--download-limit")
+        self.assertEqual({"": 10 * limits.MIB, "a=b.bin": limits.MIB, "c": None}, rates)
+        for texts in (["1MB", "2MB"], ["a=1MB", "a=2MB"]):
+            with self.assertRaises(ConfigurationError) as caught:
+                parse_limits(texts, "--download-limit")
+            self.assertIn("given twice", str(caught.exception))
 
 
 class ConfigTests(TestCase):

@@ -171,7 +171,7 @@ class HandshakeTests(ConnectionCase):
         self.assertEqual([], self.clock.getDelayedCalls())
 
     def test_socket_is_tuned(self) -> None:
-        """Small frames are sent at once, and the kernel takes NOTSENT_BYTES ahead at most."""
+        """Small frames are sent at once, and the kernel takes part of a block ahead, in bounds."""
 
         class Tunable(FakeSocket):
             options: list[object] = []  # noqa: RUF012 -- one test
@@ -192,8 +192,12 @@ class HandshakeTests(ConnectionCase):
         )
         tunable = Tunable()
         connection.makeConnection(tunable)
-        lowat = (socket.IPPROTO_TCP, 25, limits.NOTSENT_BYTES)
-        self.assertEqual([True, lowat], tunable.options)
+        least, most = limits.NOTSENT_BYTES
+        for size in (0, 8 * least, 8 * most):  # a quarter of a block
+            connection.sender.paced(size)
+        sizes = (least, least, 2 * least, most)
+        lowat = [(socket.IPPROTO_TCP, 25, size) for size in sizes]
+        self.assertEqual([True, *lowat], tunable.options)
 
 
 class ExchangeTests(ConnectionCase):
@@ -219,6 +223,31 @@ class ExchangeTests(ConnectionCase):
         self.assertEqual("piece", self.recorder.kinds()[-1])
         self.assertEqual(b"abcdefghij", self.recorder.told[-1][2])
         self.assertEqual([Received(ONE)], self.heard())
+
+    def test_piece_is_read_into_its_place(self) -> None:
+        """The rest of a block that is under way can be read past ``dataReceived``."""
+        self.assertIsNone(self.connection.place())
+        self.connection.request(ONE, 10)
+        stream = encode(Block(ONE, 0, b"abcdef")) + encode(Block(ONE, 6, b"ghij"))
+        self.connection.dataReceived(stream[:15])
+        place = self.connection.place()
+        assert place is not None
+        place[:] = b"cdef"
+        self.connection.placed(4)
+        self.assertIsNone(self.connection.place())
+        self.connection.dataReceived(stream[19:])
+        self.assertEqual(b"abcdefghij", self.recorder.told[-1][2])
+        self.assertEqual([Request(ONE), Received(ONE)], self.heard())
+
+    def test_wrong_bytes_have_no_place(self) -> None:
+        """What was not asked for, was cancelled or is out of order has no place."""
+        self.connection.request(ONE, 10)
+        self.connection.request(ZERO, 10)
+        self.connection.cancel(ZERO)
+        for block in (Block(PieceIndex(2), 0, b"ab"), Block(ONE, 1, b"ab"), Block(ZERO, 0, b"ab")):
+            self.connection.dataReceived(encode(block)[:13])
+            self.assertIsNone(self.connection.place())
+            self.connection.dataReceived(encode(Block(ZERO, 0, b"ab"))[13:])
 
     def test_unrequested_data(self) -> None:
         """A block of a piece nobody asked for closes the connection; nothing is reported."""
@@ -278,12 +307,12 @@ class ExchangeTests(ConnectionCase):
         self.assert_refused()
 
     def test_requests_are_bounded(self) -> None:
-        """No more than PIECES_IN_FLIGHT requests, cancelled ones included, are open at a peer."""
-        for index in range(limits.PIECES_IN_FLIGHT):
+        """No more than REQUESTS_MAX requests, cancelled ones included, are open at a peer."""
+        for index in range(limits.REQUESTS_MAX):
             self.assertTrue(self.connection.may_request(PieceIndex(index)))
             self.connection.request(PieceIndex(index), 10)
             self.connection.cancel(PieceIndex(index))
-        self.assertFalse(self.connection.may_request(PieceIndex(limits.PIECES_IN_FLIGHT)))
+        self.assertFalse(self.connection.may_request(PieceIndex(limits.REQUESTS_MAX)))
 
     def test_owner_refuses(self) -> None:
         """A rule broken in the owner's eyes closes the connection; what follows is not read."""
@@ -397,6 +426,41 @@ class AssemblyTests(TestCase):
         assembly.cancel()
         self.assertEqual(0, len(assembly.data))
         self.assertTrue(assembly.add(1, bytes(999)))
+
+    def test_place(self) -> None:
+        """The next bytes can be put into their place; any others have none."""
+        assembly = Assembly(ZERO, 10)
+        for offset, size in ((1, 2), (0, 11)):
+            self.assertIsNone(assembly.place(offset, size))
+        place = assembly.place(0, 10)
+        assert place is not None
+        place[:] = b"0123456789"
+        self.assertFalse(assembly.placed(4))
+        self.assertIsNone(assembly.place(0, 10))
+        self.assertTrue(assembly.placed(6))
+        self.assertEqual(b"0123456789", assembly.data)
+        assembly.cancel()
+        self.assertIsNone(assembly.place(10, 0))
+
+    def test_buffers_serve_again(self) -> None:
+        """A buffer of the right size is used again, within the budget, until all is given back."""
+        budget = AssemblyBudget(limit_bytes=30)
+        budget.take(20)
+        first = budget.buffer(10)
+        self.assertEqual("result", budget.recycle("result", first))
+        self.assertIs(first, budget.buffer(10))
+        budget.recycle(None, first)
+        self.assertEqual(5, len(budget.buffer(5)))
+        self.assertIsNot(first, budget.buffer(10))
+        budget.recycle(None, first)
+        budget.recycle(None, bytearray(10))
+        budget.recycle(None, bytearray(10))  # more than the budget
+        budget.buffer(10)
+        budget.buffer(10)
+        self.assertIsNot(first, budget.buffer(10))
+        budget.recycle(None, first)
+        budget.give(20)
+        self.assertIsNot(first, budget.buffer(10))
 
     def test_budget(self) -> None:
         """The budget of ASSEMBLY_BYTES is shared; who waits is told once when some comes back."""

@@ -204,11 +204,6 @@ class RefusalTests(TestCase):
         for value in ("", "0" * 63, "0" * 65, "g" * 64, "0" * 64 + "\\n"):
             self.assert_refused(f'sha256 = "{value}"', "no SHA-256", "sha256")
 
-    def test_secrets_are_not_pretended(self):
-        """A private swarm's descriptor is refused rather than made public."""
-        self.assert_refused('secret = "x"', "private", "secret")
-        self.assert_refused('secret_file = "x"', "private", "secret_file")
-
     def test_unknown_keys(self):
         """A misspelt key is an error with a hint, never ignored."""
         self.assert_refused('nods = ["10.0.0.5"]', "unknown key 'nods'", None)

@@ -17,6 +17,8 @@ from attrs import evolve
 
 from p2pdist import limits
 from p2pdist.addresses import Address, HostPort
+from p2pdist.census.gossip import Digest, Records, Summary, Want
+from p2pdist.census.records import NodeState, Reason, Report, sign
 from p2pdist.config import Config
 from p2pdist.content import FileEntry, Metadata, decode_metadata, hash_piece
 from p2pdist.descriptor import Descriptor, DescriptorParser
@@ -165,8 +167,42 @@ def expected_frames() -> dict[str, Any]:
         messages.Received(index(7)),
         messages.Cancel(index(7)),
         messages.Reject(index(7), messages.RejectReason.CANCELLED),
+        told_peers(),
+        Digest(((RECORD.tag, 300),)),
+        Want((RECORD.tag,)),
+        Records(((12, RECORD.body, RECORD.signature),)),
+        Summary(bytes(256)),
     )
     return {type(message).__name__: message for message in told}
+
+
+RECORD = sign(
+    Report(
+        name="host-a",
+        state=NodeState.DOWNLOADING,
+        reason=Reason.REMOTE_UPLOAD,
+        have=3,
+        pieces=9,
+        down=1000,
+        up=500,
+        version="1.0",
+    ),
+    300,
+    KEY_A,
+    TOPIC,
+)
+"""What A says of itself in the examples."""
+
+
+def told_peers() -> messages.Peers:
+    """Return the example of peers that came and left."""
+    reached, called = messages.PeerFlag.REACHED, messages.PeerFlag(0)
+    return messages.Peers(
+        room=True,
+        added4=(messages.PeerNote(B, reached), messages.PeerNote(C, called)),
+        left4=(Address("10.0.0.4", 7667),),
+        left6=(Address("2001:db8::5", 7667),),
+    )
 
 
 def index(number: int) -> PieceIndex:
@@ -219,7 +255,7 @@ class ExampleTests(TestCase):
         header = read_header(datagram)
         opener = Envelope(PUBLIC_NETWORK, bytes)
         opener.boot_id = b"another process."
-        self.assertEqual(found["Ping"], opener.open(datagram, header, A))
+        self.assertEqual(found["Ping"], opener.open(datagram, header))
         self.assertEqual(notice(header), found["Notice"])
         self.assertEqual(NOTICE, read_header(found["Notice"]).version)
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 
 from hypothesis import strategies as st
 
 from p2pdist import limits
-from p2pdist.addresses import Address
 from p2pdist.errors import AuthenticationFailed, MalformedMessage, OversizedMessage
 from p2pdist.keys import PUBLIC_NETWORK, NetworkKeys
 from p2pdist.overlay import envelope
-from p2pdist.overlay.envelope import Envelope, ReplayWindow, notice, read_header
+from p2pdist.overlay.envelope import Envelope, Taken, notice, read_header
 from p2pdist.test import strategies
 from p2pdist.test.support import TestCase, given
 
 PRIVATE_NETWORK = NetworkKeys.from_secret(b"secret")
-SOURCE = Address("192.0.2.1", 7667)
 
 
 def sealer(seed: int, keys: NetworkKeys = PUBLIC_NETWORK) -> Envelope:
@@ -24,9 +23,9 @@ def sealer(seed: int, keys: NetworkKeys = PUBLIC_NETWORK) -> Envelope:
     return Envelope(keys, random.Random(seed).randbytes)
 
 
-def opened(receiver: Envelope, datagram: bytes, source: Address = SOURCE) -> bytes:
+def opened(receiver: Envelope, datagram: bytes) -> bytes:
     """Return what ``receiver`` finds in ``datagram``."""
-    return receiver.open(datagram, read_header(datagram), source)
+    return receiver.open(datagram, read_header(datagram))
 
 
 class HeaderTests(TestCase):
@@ -136,7 +135,7 @@ class SealTests(TestCase):
             sender.open_own(forged)
 
     def test_nonce_never_repeats(self):
-        """After 2^32 datagrams the boot id is new, so no (key, nonce) pair comes twice."""
+        """After 2^16 datagrams the boot id is new, so no (key, nonce) pair comes twice."""
         sender = sealer(1)
         before = sender.boot_id
         sender._counter = limits.COUNTER_MAX - 1
@@ -165,7 +164,7 @@ class SealTests(TestCase):
         for number in range(limits.ENVELOPE_SENDERS - 1):
             opened(receiver, sealer(10 + number, PRIVATE_NETWORK).seal(b"p"))
         self.assertEqual(limits.ENVELOPE_SENDERS, receiver.senders)
-        self.assertEqual(b"p", opened(receiver, datagrams[1]), "its window went with it")
+        self.assertEqual(b"p", opened(receiver, datagrams[1]), "what it sent is forgotten too")
         opened(receiver, kept.seal(b"p"))
         self.assertEqual(limits.ENVELOPE_SENDERS, receiver.senders)
 
@@ -193,45 +192,90 @@ class ReplayTests(TestCase):
             opened(receiver, datagram)
         self.assertEqual("replayed", caught.exception.rule)
 
-    def test_windows_per_address(self):
-        """A replay from elsewhere does not silence the sender; few addresses are remembered."""
-        receiver, sender = sealer(2, PRIVATE_NETWORK), sealer(1, PRIVATE_NETWORK)
-        datagram = sender.seal(b"p")
-        for port in range(1, 8):
-            self.assertEqual(b"p", opened(receiver, datagram, Address("192.0.2.9", port)))
-        self.assertEqual(b"p", opened(receiver, datagram))
-        kept = receiver._windows[sender.boot_id]
-        self.assertEqual(4, len(kept))
-        self.assertIn(SOURCE, kept)
-
     def test_public_network(self):
-        """Everybody has the public key: a forged high counter would silence its victim."""
+        """Everybody has the public key, and could use up a sender's counters."""
         receiver, sender = sealer(2), sealer(1)
         datagram = sender.seal(b"p")
-        sender._counter = limits.COUNTER_JUMP * 4
-        opened(receiver, sender.seal(b"p"))
         self.assertEqual(b"p", opened(receiver, datagram))
         self.assertEqual(b"p", opened(receiver, datagram))
+        self.assertEqual(0, receiver.senders)
 
-    @given(st.lists(st.integers(0, 3 * limits.REPLAY_WINDOW), max_size=60))
-    def test_window_against_a_set(self, counters: list[int]):
-        """A counter passes if it is new and not older than the window."""
-        window = ReplayWindow()
+    def test_no_counter_silences_its_sender(self):
+        """Whatever counter an insider forges under another's boot id, it costs one datagram."""
+        receiver, sender = sealer(2, PRIVATE_NETWORK), sealer(1, PRIVATE_NETWORK)
+        forger = sealer(3, PRIVATE_NETWORK)
+        forger.boot_id, forger._cipher, forger._header = (
+            sender.boot_id,
+            sender._cipher,
+            sender._header,
+        )
+        forger._counter = limits.COUNTER_MAX - 1
+        opened(receiver, forger.seal(b"forged"))
+        for _ in range(3):
+            self.assertEqual(b"p", opened(receiver, sender.seal(b"p")))
+
+    def test_long_pause(self):
+        """A receiver that heard nothing for tens of thousands of datagrams hears the next one."""
+        receiver, sender = sealer(2, PRIVATE_NETWORK), sealer(1, PRIVATE_NETWORK)
+        opened(receiver, sender.seal(b"first"))
+        for missed in (limits.COUNTER_MAX - 2, limits.COUNTER_MAX - 1):
+            sender._counter = missed
+            self.assertEqual(b"p", opened(receiver, sender.seal(b"p")))
+        self.assertEqual(b"renewed", opened(receiver, sender.seal(b"renewed")))
+        self.assertEqual(2, receiver.senders)
+
+    def test_counters_that_no_node_uses(self):
+        """A counter of COUNTER_MAX or more is dropped, whoever sealed it."""
+        receiver, sender = sealer(2, PRIVATE_NETWORK), sealer(1, PRIVATE_NETWORK)
+        for counter in (limits.COUNTER_MAX, 1 << 63):
+            clear = sender._header + counter.to_bytes(8, "big")
+            sealed = sender._cipher.encrypt(bytes(4) + clear[-8:], b"payload", clear)
+            with self.assertRaises(AuthenticationFailed) as caught:
+                opened(receiver, clear + sealed)
+            self.assertEqual("counter-range", caught.exception.rule)
+        self.assertEqual(0, receiver.senders)
+
+    def test_forged_datagrams_are_not_remembered(self):
+        """A counter counts as taken only once its datagram proved authentic."""
+        receiver, sender = sealer(2, PRIVATE_NETWORK), sealer(1, PRIVATE_NETWORK)
+        opened(receiver, sender.seal(b"p"))
+        datagram = sender.seal(b"q")
+        with self.assertRaises(AuthenticationFailed):
+            opened(receiver, datagram[:-1] + bytes([datagram[-1] ^ 1]))
+        self.assertEqual(b"q", opened(receiver, datagram))
+
+    def test_every_bit(self):
+        """No bit of a datagram can be flipped: each of them is refused, and none remembered."""
+        receiver, sender = sealer(2, PRIVATE_NETWORK), sealer(1, PRIVATE_NETWORK)
+        datagram = sender.seal(b"payload")
+        for bit in range(8 * len(datagram)):
+            flipped = bytearray(datagram)
+            flipped[bit >> 3] ^= 1 << (bit & 7)
+            with self.assertRaises((MalformedMessage, AuthenticationFailed)):
+                opened(receiver, bytes(flipped))
+        self.assertEqual(b"payload", opened(receiver, datagram))
+
+    @given(st.lists(st.integers(0, limits.COUNTER_MAX - 1), max_size=60))
+    def test_taken_against_a_set(self, counters: list[int]):
+        """A counter is taken once it was added, and no other is; a sender takes 8 KiB at most."""
+        taken = Taken()
         seen: set[int] = set()
         for counter in counters:
-            old = bool(seen) and max(seen) - counter >= limits.REPLAY_WINDOW
-            self.assertEqual(counter not in seen and not old, window.fresh(counter))
-            if window.fresh(counter):
-                window.note(counter)
-                seen.add(counter)
-        self.assertLessEqual(window.bits.bit_length(), limits.REPLAY_WINDOW)
+            self.assertEqual(counter in seen, counter in taken)
+            taken.add(counter)
+            seen.add(counter)
+            near = {counter - 1, counter + 1, counter ^ 8}
+            self.assertEqual(near & seen, {each for each in near if each >= 0 and each in taken})
+        self.assertLessEqual(taken.size_bytes, limits.COUNTER_MAX // 8)
 
-    def test_jump(self):
-        """A counter far ahead is dropped, one at the bound is not."""
-        window = ReplayWindow()
-        self.assertTrue(window.fresh(limits.COUNTER_MAX), "the first may be any")
-        window.note(5)
-        self.assertTrue(window.fresh(5 + limits.COUNTER_JUMP))
-        self.assertFalse(window.fresh(6 + limits.COUNTER_JUMP))
-        window.note(5 + limits.COUNTER_JUMP)
-        self.assertFalse(window.fresh(5))
+    @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 30)), max_size=80))
+    def test_any_order(self, arrivals: list[tuple[int, int]]):
+        """However datagrams of several senders are mixed up and repeated, each passes once."""
+        receiver = sealer(9, PRIVATE_NETWORK)
+        senders = [sealer(number, PRIVATE_NETWORK) for number in range(4)]
+        sent = [[sender.seal(b"%d" % n) for n in range(31)] for sender in senders]
+        passed = []
+        for who, which in arrivals:
+            with contextlib.suppress(AuthenticationFailed):
+                passed.append((who, int(opened(receiver, sent[who][which]))))
+        self.assertEqual(list(dict.fromkeys(arrivals)), passed)

@@ -17,6 +17,7 @@ from p2pdist.errors import (
 from p2pdist.faces.cli.foreground import Foreground, TimedOut, make_config, read_descriptor
 from p2pdist.ids import HashKey
 from p2pdist.stages import Stage
+from p2pdist.swarm.throttle import RateLimits
 from p2pdist.test.servicesworld import Station, failures_of, pointing
 from p2pdist.test.storehouse import DATA, PIECE, Content, content, one_file
 from p2pdist.test.support import TestCase
@@ -184,6 +185,23 @@ class OptionTests(TestCase):
         Path(path).write_text(evolve(descriptor, name="x").to_toml())
         self.assertEqual("x", read_descriptor(path).name)
         self.assertRaises(DescriptorError, read_descriptor, path + ".none")
+
+    def test_limits(self):
+        """``--upload-limit`` and ``--download-limit`` reach the settings, if they are speeds."""
+
+        def rates(**options: str) -> RateLimits:
+            return make_config(
+                directory=".", port=0, listen=(), nodes=(), state_dir=None, no_lan=True, **options
+            ).rates
+
+        self.assertEqual(RateLimits(), rates())
+        self.assertEqual(
+            RateLimits(upload=limits.MIB, download=limits.GIB),
+            rates(upload_limit="1MB", download_limit="1GiB"),
+        )
+        for option in ("upload_limit", "download_limit"):
+            error = self.assertRaises(ConfigurationError, rates, **{option: "x"})
+            self.assertIn(f"--{option.replace('_', '-')} 'x'", str(error))
 
     def test_listen_is_checked(self):
         """``--listen`` takes IP addresses only."""

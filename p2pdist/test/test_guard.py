@@ -150,7 +150,6 @@ class NegativeCacheTests(TestCase):
         self.assertTrue(cache.holds(Address("192.0.2.1", 1), 2.0))
         self.assertFalse(cache.holds(Address("192.0.2.1", 2), 2.0))
 
-
     def test_host_with_silent_ports(self):
         """SILENT_PORTS silent ports of a global host end all tries there, until they are old."""
         cache = NegativeCache()

@@ -302,6 +302,17 @@ class RefusalTests(LookupCase):
             again = self.walks(self.advance(0.01))
             self.assertEqual([False], [walk.wide for walk in again])
 
+    def test_two_where_much_is_lost(self):
+        """From the LOSSES_ROUGH-th lost first hop on, two walks replace each."""
+        walks = self.walks(self.advance(0.0))
+        replaced = []
+        for number in range(limits.LOSSES_ROUGH + 1):
+            self.lookup.refused(walks.pop(0).address)
+            again = self.walks(self.advance(0.001 * (number + 1)))
+            replaced.append(len(again))
+            walks += again
+        self.assertEqual([1] * (limits.LOSSES_ROUGH - 1) + [2, 2], replaced)
+
     def test_hedges_wait_longer_each(self):
         """The second hedge comes after more round trips than the first."""
         first, second = limits.HEDGE_RTTS

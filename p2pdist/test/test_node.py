@@ -112,17 +112,17 @@ class JunkTests(TestCase):
     def test_notice_is_believed_for_own_datagrams_only(self) -> None:
         """Who gets a notice about what it sent learns that; forged notices say nothing."""
         told: list[Address] = []
-        self.node.node.wrong_network.append(told.append)
         private = OverlayNode.on(self.world.host("10.0.0.3"), keys=PRIVATE)
-        self.node.network.contact(private.address).addErrback(
+        private.network.wrong_network.append(told.append)
+        private.network.contact(self.node.address).addErrback(
             lambda failure: failure.trap(RequestTimedOut)
         )
         self.world.run(3)
-        self.assertEqual({private.address}, set(told))
+        self.assertEqual({self.node.address}, set(told))
         count = len(told)
-        datagram = self.stranger.envelope.seal(b"x")
+        datagram = Envelope(PRIVATE, self.stranger.host.entropy).seal(b"x")
         forged = datagram[:1] + b"\0" + datagram[2:HEADER_BYTES]
-        self.stranger.send_raw(self.node.address, forged)
+        self.stranger.send_raw(private.address, forged)
         self.world.run(1)
         self.assertEqual(count, len(told))
 

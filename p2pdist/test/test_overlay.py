@@ -499,7 +499,7 @@ class JoinTests(StrangerCase):
         """A peer that answers a join with a false proof is no peer."""
         self.membership.candidate(self.stranger.address)
         self.world.run(0.05)
-        (join,) = self.stranger.heard(Join)
+        join = self.stranger.heard(Join)[0]
         false = Joined(
             rid=join.rid,
             attempt=0,

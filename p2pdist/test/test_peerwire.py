@@ -224,7 +224,7 @@ class HostileTests(TestCase):
 
     def test_unknown_types(self) -> None:
         """An unknown optional frame is skipped, an unknown critical one is refused."""
-        stream = frame(0x80, b"") + frame(0xFF, bytes(300)) + encode(KeepAlive())
+        stream = frame(0xF0, b"") + frame(0xFF, bytes(300)) + encode(KeepAlive())
         self.assertEqual([KeepAlive()], received(open_wire(), [stream]))
         chunks = [stream[i : i + 1] for i in range(len(stream))]
         self.assertEqual([KeepAlive()], received(open_wire(), chunks))

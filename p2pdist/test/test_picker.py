@@ -157,6 +157,52 @@ class ChoiceTests(TestCase):
         self.assertEqual(limits.CONNECTIONS, book.availability.count(lonely))
 
 
+class RoomTests(TestCase):
+    """How many pieces may be promised."""
+
+    def promise(self, book: PiecePicker, peer: NodeID, now: float, start: int) -> int:
+        """Take pieces from a peer while there is room, and return how many."""
+        taken = 0
+        while book.has_room(now):
+            book.take(peer, PieceIndex(start + taken), now)
+            taken += 1
+        return taken
+
+    def book(self) -> PiecePicker:
+        """Return a picker with two peers that have everything."""
+        return picker(" " * 600, a="x" * 600, b="x" * 600)
+
+    def test_places(self) -> None:
+        """Of peers nothing is known of, PIECES_IN_FLIGHT may promise a piece."""
+        self.assertEqual(limits.PIECES_IN_FLIGHT, self.promise(self.book(), A, 0.0, 0))
+
+    def test_slow_peers_do_not_hold_the_places(self) -> None:
+        """A piece of a peer that is four times as slow takes much less than a place."""
+        book = self.book()
+        for index in range(8):
+            fetch(book, A, index, now=100.0 * index, took=1.0)
+            fetch(book, B, 8 + index, now=100.0 * index, took=4.0)
+        fast = self.promise(book, A, 1000.0, 20)
+        for index in range(fast):
+            book.dropped(A, PieceIndex(20 + index))
+        slow = self.promise(book, B, 1000.0, 20)
+        self.assertLessEqual(fast, limits.PIECES_IN_FLIGHT + 1)
+        self.assertLess(2 * limits.PIECES_IN_FLIGHT, slow)
+
+    def test_long_ways_hold_more(self) -> None:
+        """Where first bytes take long and pieces come quickly, more are promised, within bounds."""
+        book = self.book()
+        for index in range(100):
+            now = 0.01 * index
+            book.take(A, PieceIndex(index), now)
+            book.progressed(A, 1, now + 0.5)
+            book.arrived(A, PieceIndex(index), now + 0.5)
+            book.verified(PieceIndex(index))
+        promised = self.promise(book, B, 1.5, 100)
+        self.assertLess(3 * limits.PIECES_IN_FLIGHT, promised)
+        self.assertLessEqual(promised, limits.PROMISES_MAX)
+
+
 class KnowledgeTests(TestCase):
     """What is known of peers and pieces."""
 

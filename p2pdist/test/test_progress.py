@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from p2pdist import limits
 from p2pdist.swarm import progress
-from p2pdist.swarm.rates import RateMeter, eta_s
+from p2pdist.swarm.rates import Pipeline, RateMeter, eta_s
 from p2pdist.test.support import TestCase
 from p2pdist.test.test_picker import mask
 
@@ -46,6 +46,20 @@ class RateTests(TestCase):
         self.assertEqual(2.0, eta_s(200, 100.0))
         self.assertIsNone(eta_s(200, 0.0))
         self.assertEqual(0.0, eta_s(0, 0.0))
+
+
+class PipelineTests(TestCase):
+    """How many pieces fill the way there and back."""
+
+    def test_filling(self) -> None:
+        """Twice the rate times the shortest delay; nothing before a delay is known."""
+        pipeline = Pipeline()
+        for step in range(100):
+            pipeline.passed(0.01 * step)
+        self.assertEqual(0, pipeline.filling(1.0))
+        for delay_s in (0.3, 0.1, 5.0):
+            pipeline.took(delay_s)
+        self.assertEqual(20, pipeline.filling(1.0))
 
 
 class WaitingTests(TestCase):

@@ -17,11 +17,11 @@ from p2pdist.swarm.admission import Admission
 from p2pdist.swarm.bans import BanList
 from p2pdist.swarm.connection import PeerConnection
 from p2pdist.swarm.handshake import Acceptor
-from p2pdist.swarm.messages import ByeReason, Message
+from p2pdist.swarm.messages import ByeReason, Message, PeerFlag, PeerNote, Peers
 from p2pdist.swarm.roster import Member, Roster
 from p2pdist.test.network import World
 from p2pdist.test.support import TestCase
-from p2pdist.test.swarmfakes import PORT, node_key
+from p2pdist.test.swarmfakes import PORT, RecordedEvents, node_key
 from p2pdist.test.test_connection import HASH_KEY
 
 SELF = Address("10.0.0.1", PORT)
@@ -46,6 +46,7 @@ class Node:
         self.peer_complete = False
         self.told: list[tuple[object, ...]] = []
         self.calls: list[float] = []
+        self.events = RecordedEvents()
         self._world = world
         self.host = world.host(f"10.0.0.{number}")
         self.roster = Roster(
@@ -58,6 +59,7 @@ class Node:
             admission=admission or Admission(),
             bind_host=None,
             owner=self,
+            events=self.events,
         )
 
     def listen(self) -> None:
@@ -90,10 +92,6 @@ class Node:
         """Record it."""
         self.told.append(("left", member.node_id))
         return self.peer_complete
-
-    def peer_unreachable(self, address: Address, reason: str) -> None:
-        """Record it."""
-        self.told.append(("unreachable", address, reason))
 
     def roster_changed(self) -> None:
         """Nothing to do."""
@@ -197,8 +195,8 @@ class DialTests(RosterCase):
         """That a peer answers on UDP only is told once, until it was reached."""
         self.join()
         self.node.tick(20)
-        refused = ("unreachable", address(2), "refused")
-        self.assertEqual([refused], self.node.told)
+        refused = ("peer_unreachable", address(2), "refused")
+        self.assertEqual([refused], self.node.events.seen)
         self.assertEqual(1, self.node.roster.unreachable_count)
         self.other.listen()
         self.node.tick(60)
@@ -210,7 +208,8 @@ class DialTests(RosterCase):
         self.world.partition([self.node.host], [self.other.host])
         self.join()
         self.world.run(limits.CONNECT_S + 0.1)
-        self.assertEqual([("unreachable", address(2), "timed out")], self.node.told)
+        told = ("peer_unreachable", address(2), "timed out")
+        self.assertEqual([told], self.node.events.seen)
 
     def test_rejoin_clears_back_off(self) -> None:
         """A peer the overlay joins again is dialled at once."""
@@ -333,6 +332,7 @@ class DuplicateTests(RosterCase):
             admission=Admission(),
             bind_host="10.0.0.1",
             owner=self.node,
+            events=self.node.events,
         )
         again.add(address(2), node_id(2), dial_now=True)
         self.world.run(1)
@@ -391,6 +391,165 @@ class NeedTests(RosterCase):
         self.assertEqual(([], []), (self.node.connected(), self.other.connected()))
         self.node.roster.add(address(2), node_id(2), dial_now=True)
         self.assertEqual(0, self.node.roster.known)
+
+
+class TellTests(RosterCase):
+    """Whom a node tells of whom."""
+
+    def setUp(self) -> None:
+        """Make a third node, which hears what the first tells."""
+        super().setUp()
+        self.third = Node(self.world, 3)
+        for node in (self.node, self.other, self.third):
+            node.listen()
+
+    def told(self) -> list[tuple[str, PeerFlag]]:
+        """Return whom the third node was told of."""
+        return [
+            (note.address.host, note.flags)
+            for kind, *rest in self.third.told
+            if kind == "message" and isinstance(rest[1], Peers)
+            for note in rest[1].added4
+        ]
+
+    def hear(self) -> None:
+        """The third node is connected too, and hears the news."""
+        self.join(3)
+        self.node.tick(2)
+
+    def test_called(self) -> None:
+        """Who was called is told of as reached."""
+        self.join()
+        self.hear()
+        self.assertEqual([("10.0.0.2", PeerFlag.REACHED)], self.told())
+
+    def test_caller(self) -> None:
+        """A caller is told of at the address it joined from, never at the one it calls from."""
+        self.join(dial_now=False)
+        self.other.roster.add(address(1), node_id(1), dial_now=True)
+        self.hear()
+        self.assertEqual([("10.0.0.2", PeerFlag(0))], self.told())
+
+    def test_unvouched_callers(self) -> None:
+        """A caller that did not join, or from elsewhere, or behind a NAT, is told to nobody."""
+        for number in (4, 5, 6):
+            node = Node(self.world, number)
+            node.roster.add(address(1), node_id(1), dial_now=True)
+        self.node.roster.add(address(77), node_id(5), dial_now=False)
+        self.node.roster.add(address(6), node_id(6), dial_now=False, is_open=False)
+        self.hear()
+        self.assertEqual(4, len(self.node.connected()))
+        self.assertEqual([], self.told())
+
+    def test_full_is_not_told(self) -> None:
+        """A peer that says it has no room is told to nobody, until it has some again."""
+        self.join()
+        self.world.run(1)
+        member = self.node.roster.members[node_id(2)]
+        self.assertTrue(self.node.roster.heard(member, Peers(room=False)))
+        self.hear()
+        self.assertEqual([], self.told())
+        self.node.roster.heard(member, Peers(room=True))
+        self.node.tick(2)
+        self.assertEqual([("10.0.0.2", PeerFlag.REACHED)], self.told())
+
+    def test_complete_peers_are_told(self) -> None:
+        """Complete nodes keep no connection and are told of all the same, until they leave."""
+        self.join()
+        self.world.run(1)
+        self.node.complete = self.node.peer_complete = True
+        self.node.roster.members[node_id(2)].connection.close(ByeReason.DONE)
+        self.world.run(1)
+        self.node.peer_complete = False
+        self.hear()
+        self.assertEqual([("10.0.0.2", PeerFlag.REACHED)], self.told())
+        self.node.roster.remove(node_id(2))
+        self.node.tick(limits.PEX_EVERY_S[0] + 1)
+        last = self.third.told[-1][2]
+        assert isinstance(last, Peers)
+        self.assertEqual((address(2),), last.left4)
+
+    def test_hearsay_is_passed_up(self) -> None:
+        """What a peer tells goes to the overlay while peers are lacking; a seed lacks none."""
+        self.join()
+        self.world.run(1)
+        self.node.complete = True
+        member = self.node.roster.members[node_id(2)]
+        notes = tuple(PeerNote(address(n), PeerFlag(0)) for n in (2, 40))
+        self.node.roster.heard(member, Peers(room=True, added4=notes))
+        self.node.tick(3)
+        self.assertEqual([], self.node.events.seen)
+        self.node.complete = False
+        self.node.tick(3)
+        self.assertEqual([("peer_told", address(40))], self.node.events.seen)
+
+
+class CircleTests(RosterCase):
+    """How many connections there are."""
+
+    def callers(self, count: int) -> list[Node]:
+        """So many call."""
+        callers = [Node(self.world, number) for number in range(10, 10 + count)]
+        for caller in callers:
+            caller.roster.add(address(1), node_id(1), dial_now=True)
+        self.world.run(1)
+        return callers
+
+    def test_full_circle_names_others(self) -> None:
+        """Who finds no place is told of peers that have one, and sent away as from a full node."""
+        self.node.listen()
+        self.other.listen()
+        self.join()
+        room = limits.CIRCLE_MOST - limits.CIRCLE_OWN
+        callers = self.callers(room + 1)
+        connected = [caller for caller in callers if caller.connected()]
+        (refused,) = (caller for caller in callers if not caller.connected())
+        self.assertEqual(room, len(connected))
+        self.assertEqual(room + 1, len(self.node.connected()))
+        (message,) = (rest[1] for kind, *rest in refused.told if kind == "message")
+        assert isinstance(message, Peers)
+        self.assertEqual((address(2),), tuple(note.address for note in message.added4))
+        self.assertFalse(message.room)
+        self.assertIn(("closed", "closed by peer: full"), refused.told)
+
+    def test_newcomer_takes_a_place(self) -> None:
+        """In a full circle the caller of least use goes for a newcomer, and is not called back."""
+        self.node.listen()
+        callers = self.callers(limits.CIRCLE_MOST - limits.CIRCLE_OWN)
+        self.world.run(limits.CIRCLE_SWAP_S)
+        for number in range(10, 10 + len(callers)):
+            self.join(number, dial_now=False)
+        newcomer = Node(self.world, 3)
+        newcomer.roster.add(address(1), node_id(1), dial_now=True)
+        self.world.run(1)
+        self.assertEqual([node_id(1)], newcomer.connected())
+        (gone,) = (caller for caller in callers if not caller.connected())
+        gone.listen()
+        self.node.tick(20)
+        self.assertEqual([], gone.calls)
+
+    def test_enough_are_called(self) -> None:
+        """Of many peers CIRCLE_WANTED or some more are called, not all."""
+        nodes = [Node(self.world, number) for number in range(10, 60)]
+        for node in nodes:
+            node.listen()
+            self.join(node.number)
+        self.node.tick(60)
+        self.assertLessEqual(limits.CIRCLE_WANTED, len(self.node.connected()))
+        self.assertLess(len(self.node.connected()), limits.CIRCLE_MOST)
+
+    def test_useless_makes_room(self) -> None:
+        """Where nothing moves and others wait, peers are tried one after the other."""
+        nodes = [Node(self.world, number) for number in range(10, 60)]
+        for node in nodes:
+            node.listen()
+            self.join(node.number)
+        self.node.tick(limits.CIRCLE_USELESS_S - 5)
+        before = set(self.node.connected())
+        self.node.tick(10 * limits.CIRCLE_REPLACE_S)
+        after = set(self.node.connected())
+        self.assertLessEqual(5, len(after - before))
+        self.assertLessEqual(limits.CIRCLE_WANTED, len(after))
 
 
 class BanTests(TestCase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 
 from twisted.internet.defer import Deferred
@@ -145,6 +146,39 @@ class SenderTests(TestCase):
         self.clock.advance(4 * limits.BLOCK_S)
         self.sender.resumeProducing()
         self.assertEqual([limits.BLOCK_BYTES // 4], [len(block.data) for block in self.sent()])
+
+    def test_pace_is_told(self) -> None:
+        """Who follows the block size learns it when it has doubled or halved, not before."""
+        paces: list[int] = []
+        self.sender.paced = paces.append
+        self.socket.room = 1
+        reads = Reads(bytes(limits.SEND_BUFFER_BYTES))
+        self.sender.send(self.parcel(reads))
+        reads.answer()
+        for seconds in (limits.BLOCK_S, 0.0, 20 * limits.BLOCK_S):
+            self.clock.advance(seconds)
+            self.sent()
+            self.sender.resumeProducing()
+        self.assertEqual(limits.BLOCK_BYTES, paces[0])
+        self.assertEqual(2, len(paces))
+        self.assertLessEqual(2 * paces[1], paces[0])
+
+    def test_one_block_waits(self) -> None:
+        """The transport pauses the sender while a block waits in it; reading is not touched."""
+        seen: list[int] = []
+        before = self.socket.bufferSize
+        write = self.socket.writeSequence
+
+        def watch(data: Iterable[bytes]) -> None:
+            seen.append(self.socket.bufferSize)
+            write(data)
+
+        self.socket.writeSequence = watch  # type: ignore[method-assign]
+        reads = Reads(bytes(10))
+        self.sender.send(self.parcel(reads))
+        reads.answer()
+        self.assertEqual([0], seen)
+        self.assertEqual(before, self.socket.bufferSize)
 
     def test_one_after_the_other(self) -> None:
         """A second parcel begins when the first has been handed over whole."""

@@ -15,6 +15,7 @@ from p2pdist import limits
 from p2pdist.config import Config
 from p2pdist.errors import AlreadyRunning, ConfigurationError
 from p2pdist.ids import HashKey
+from p2pdist.keys import PUBLIC_NETWORK
 from p2pdist.neighbours import decode
 from p2pdist.overlay.bootstrap import EntryState
 from p2pdist.overlay.node import Node
@@ -290,13 +291,14 @@ class StateTests(TestCase):
         bootstrap, seed, (leech,) = swarm(world, made, 1)
         world.run_until(lambda: leech.session.stage is Stage.SEEDING)
         world.run(limits.SAVE_EVERY_S + 10)
-        saved = decode(leech.disk.get(f"{STATE}/neighbours"))
+        saved = decode(leech.disk.get(f"{STATE}/neighbours"))[PUBLIC_NETWORK.tag]
         hosts = [entry.host for entry in saved.neighbours]
         self.assertIn(bootstrap.address.host, hosts)
         self.assertEqual((seed.address,), saved.peers[made.hash_key])
         leech.disk.remove(f"{STATE}/neighbours")
         leech.stop()
-        self.assertEqual(saved, decode(leech.disk.get(f"{STATE}/neighbours")))
+        again = decode(leech.disk.get(f"{STATE}/neighbours"))
+        self.assertEqual({PUBLIC_NETWORK.tag: saved}, again)
 
     def test_damaged_neighbours_file_is_no_trouble(self):
         """A damaged file of neighbours counts as empty."""

@@ -158,7 +158,8 @@ class SeedScenarioTests(TestCase):
         order = [hops.index(hop) for hop in (("1", "2"), ("2", "3"), ("3", "1"))]
         self.assertEqual(sorted(order), order, "A asks B, B asks C, C answers A directly")
         self.assertIn(("1", "5"), hops, "A pings E")
-        self.assertEqual(["10.0.0.4"], [p.host for p in a.session.joined_addresses()])
+        (peer,) = a.session.membership.joined.values()
+        self.assertEqual("10.0.0.4", peer.address.host)
         self.assertIs(Status.SEED, d.session.membership.joined[seen.node_id].status)
 
 

@@ -15,8 +15,9 @@ from p2pdist.errors import (
     StorageError,
 )
 from p2pdist.ids import HashKey
+from p2pdist.keys import NodeKey
 from p2pdist.storage.realdisk import RealDisk
-from p2pdist.storage.statedir import StateDirectory, read_machine_id
+from p2pdist.storage.statedir import StateDirectory, read_machine_id, saved_node_key
 from p2pdist.test.simdisk import PowerLost, SimDisk, any_share
 from p2pdist.test.support import TestCase
 
@@ -197,3 +198,30 @@ class RealTests(TestCase):
         )
         self.assertEqual(b"neighbours", state.load_neighbours())
         state.close()
+
+
+class SavedKeyTests(DirectoryCase):
+    """The key as somebody else than its node reads it."""
+
+    def saved(self, machine: bytes = b"machine") -> NodeKey:
+        """Read it."""
+        return saved_node_key(self.disk, "/var/lib/p2pdist", machine)
+
+    def test_read_beside_the_node(self) -> None:
+        """The key of a running node is read, and stays as it is."""
+        made = self.state.node_key(entropy().randbytes, b"machine")
+        before = self.disk.get("/var/lib/p2pdist/node.key")
+        self.assertEqual(made.node_id, self.saved().node_id)
+        self.assertEqual(before, self.disk.get("/var/lib/p2pdist/node.key"))
+
+    def test_none_is_made(self) -> None:
+        """Where there is none, or none that the node would use, that is said."""
+        self.assertIn("is not there", str(self.assertRaises(StorageError, self.saved)))
+        self.state.node_key(entropy().randbytes, b"machine")
+        error = self.assertRaises(StorageError, self.saved, b"other machine")
+        self.assertIn("another machine", str(error))
+
+    def test_others_may_not_read_it(self) -> None:
+        """A key that others may read is refused here too."""
+        self.disk.put("/var/lib/p2pdist/node.key", b"x", mode=0o644)
+        self.assertRaises(ConfigurationError, self.saved)

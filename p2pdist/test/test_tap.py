@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import sys
 from pathlib import Path
 
 from p2pdist.addresses import HostPort
 from p2pdist.faces.tap import Options
-from p2pdist.limits import DEFAULT_PORT
+from p2pdist.limits import DEFAULT_PORT, MIB
+from p2pdist.secretfile import write_secret_file
+from p2pdist.swarm.throttle import RateLimits
 from p2pdist.test.support import TestCase
 
 GOOD = f'hash_key = "b3:{"0" * 64}"\nnodes = ["10.0.0.5"]\n'
@@ -51,6 +54,19 @@ class OptionsTests(TestCase):
         options = Options()
         options.parseOptions([])
         self.assertEqual("/var/lib/p2pdist", options.config.state_dir)
+
+    def test_secret_files(self):
+        """Private networks to serve: each secret once; a bad file is one line and exit code 4."""
+        paths = [str(self.folder / name) for name in ("one", "two")]
+        made = [write_secret_file(path, random.Random(path).randbytes) for path in paths]
+        options = Options()
+        options.parseOptions([f"--secret-file={path}" for path in (*paths, paths[0])])
+        self.assertEqual(tuple(made), options.config.secrets)
+        self.assertNotIn(made[0].text, repr(options.config))
+        Path(paths[0]).chmod(0o644)
+        text, code = self.refused("--secret-file", paths[0])
+        self.assertEqual(4, code)
+        self.assertIn("chmod 600", text)
 
     def test_everything(self):
         """Every option reaches the configuration; repeated ones add up."""
@@ -98,6 +114,48 @@ class OptionsTests(TestCase):
             text, code = self.refused(option, value)
             self.assertIn(expected, text)
             self.assertEqual(4, code)
+
+    def test_limits(self):
+        """Rate limits hold for the process, or for the content of a name or descriptor file."""
+        named = self.folder / "named.desc"
+        named.write_text(f'hash_key = "b3:{"1" * 64}"\nname = "a.bin"\n')
+        options = Options()
+        options.parseOptions(
+            [
+                *("--descriptor", str(self.good), "--descriptor", str(named)),
+                *("--upload-limit", "10MB", "--upload-limit", "a.bin=1.5MiB"),
+                *("--download-limit", f"{named}=2MB", "--download-limit", f"{self.good}=3MB"),
+            ]
+        )
+        good, other = options.descriptors
+        self.assertEqual(RateLimits(upload=10 * MIB), options.config.rates)
+        self.assertEqual(RateLimits(download=3 * MIB), options.rates_of(good))
+        self.assertEqual(RateLimits(upload=3 * MIB // 2, download=2 * MIB), options.rates_of(other))
+
+    def test_no_limits(self):
+        """Without such options nothing is limited, and nothing is set for single contents."""
+        options = Options()
+        options.parseOptions(["--descriptor", str(self.good)])
+        self.assertEqual(RateLimits(), options.config.rates)
+        self.assertIsNone(options.rates_of(options.descriptors[0]))
+
+    def test_bad_limits(self):
+        """A limit that is none, or names no content, is one line that says what there is."""
+        for value, expected in (
+            ("fast", "expected a speed such as 10MB"),
+            ("1", "at least 16KiB"),
+            (
+                "b.bin=1MB",
+                f"'b.bin': no content or descriptor is called that; there is '{self.good}'",
+            ),
+        ):
+            for option in ("--upload-limit", "--download-limit"):
+                text, code = self.refused("--descriptor", str(self.good), option, value)
+                self.assertIn(option, text)
+                self.assertIn(expected, text)
+                self.assertEqual(4, code)
+        text, _ = self.refused("--upload-limit", "b.bin=1MB")
+        self.assertIn("there is none", text)
 
     def test_unknown_option(self):
         """An unknown option is one line with a way out, and code 2."""

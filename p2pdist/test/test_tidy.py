@@ -19,6 +19,8 @@ TREE = PACKAGE.parent
 TESTS = PACKAGE / "test"
 
 FILE_LINES = 500
+LISTS = {"limits.py"}
+"""Files that may be longer: names to be looked up, none of which needs the others to be read."""
 TEST_FILE_LINES = 900
 FUNCTION_LINES = 70
 BANNED_WORDS = {"manager", "handler", "processor", "engine", "helper", "util"}
@@ -86,7 +88,7 @@ class SourceTests(TidyCase):
         """A module has at most 500 lines, a test module 900."""
         complaints = []
         for name, text, _ in sources():
-            bound = TEST_FILE_LINES if name.startswith("test/") else FILE_LINES
+            bound = TEST_FILE_LINES if name.startswith("test/") or name in LISTS else FILE_LINES
             lines = text.count("\n")
             if lines > bound:
                 complaints.append(f"{name} has {lines} lines, {bound} are allowed")

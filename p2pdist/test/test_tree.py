@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
+from pathlib import Path
 
 from hypothesis import strategies as st
 
 from p2pdist import limits
 from p2pdist.content import FileEntry
 from p2pdist.storage.disk import Access, NotAFile
+from p2pdist.storage.realdisk import RealDisk
 from p2pdist.storage.tree import FileTree, identity
 from p2pdist.test.simdisk import SimDisk
 from p2pdist.test.support import TestCase, given
@@ -55,6 +58,47 @@ class ByteTests(TestCase):
         disk.put(disk.paths()[0], b"abc")
         self.assertEqual(errno.EIO, self.assertRaises(OSError, tree.read, 0, 10).errno)
         self.assertFalse(tree.lengths_right())
+
+
+class LendingTests(TestCase):
+    """Bytes where they lie."""
+
+    def setUp(self) -> None:
+        """Two real files."""
+        folder = self.mktemp()
+        Path(folder).mkdir()
+        self.tree = FileTree(RealDisk(), folder, "top", entries(5, 5), writable=True)
+        self.tree.make(allocate=False)
+        self.tree.write(0, b"abcdefghij")
+
+    def test_lends_across_files(self) -> None:
+        """A loan names the bytes, and keeps the files open until all its users are done."""
+        loan = self.tree.lend(3, 4)
+        assert loan is not None
+        stretches = loan.cut(1, 3)
+        self.tree.close()
+        loan.release()
+        found = [os.pread(s.handle, s.size, s.offset) for s in stretches]
+        self.assertEqual([b"e", b"fg"], found)
+        for stretch in stretches:
+            os.fstat(stretch.handle)
+            self.assertIsNone(stretch.after(stretch.size))
+        for stretch in stretches:
+            self.assertRaises(OSError, os.fstat, stretch.handle)
+
+    def test_short_file_is_not_lent(self) -> None:
+        """Bytes that are not there are not promised, and no file stays open for them."""
+        with self.tree.borrow(1) as handle:
+            os.ftruncate(handle, 1)
+        self.assertEqual(errno.EIO, self.assertRaises(OSError, self.tree.lend, 0, 10).errno)
+        self.tree.close()
+        self.assertRaises(OSError, os.fstat, handle)
+
+    def test_simulated_files_are_not_lent(self) -> None:
+        """Where nothing can be sent from a handle there is no loan."""
+        tree = tree_on(SimDisk(), entries(5))
+        tree.make(allocate=False)
+        self.assertIsNone(tree.lend(0, 5))
 
 
 class HandleTests(TestCase):

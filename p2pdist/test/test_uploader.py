@@ -51,7 +51,7 @@ def starts(book: Uploader, now: float = 0.0) -> list[tuple[NodeID, int]]:
 def give(book: Uploader, peer: NodeID, index: int, now: float) -> None:
     """See a granted piece through to the peer having it, and not saying so."""
     piece = PieceIndex(index)
-    book.accepted(peer, piece, SMALL)
+    book.accepted(peer, piece, SMALL, 0.0)
     starts(book, now)
     book.progressed(peer, piece, SMALL, now)
     book.sent(peer, piece, now)
@@ -67,7 +67,7 @@ class GrantTests(TestCase):
         asked = offers(book)
         self.assertEqual(limits.UPLOAD_SLOTS, len(set(asked)))
         for peer in asked:
-            book.accepted(peer, PieceIndex(0), BIG)
+            book.accepted(peer, PieceIndex(0), BIG, 0.0)
         self.assertEqual([], offers(book))
 
     def test_one_ahead(self) -> None:
@@ -75,7 +75,7 @@ class GrantTests(TestCase):
         book = uploader("xx", a="  ", b="  ", c="  ", d="  ")
         asked = offers(book)
         for peer in asked:
-            book.accepted(peer, PieceIndex(0), BIG)
+            book.accepted(peer, PieceIndex(0), BIG, 0.0)
         starts(book)
         idle = ({A, B, C, D} - set(asked)).pop()
         book.progressed(asked[0], PieceIndex(0), BIG - limits.BLOCK_BYTES, 20.0)
@@ -86,7 +86,7 @@ class GrantTests(TestCase):
         for sent, soon in ((BIG // 4, False), (BIG * 3 // 4, True)):
             book = uploader("xx", a="  ")
             offers(book)
-            book.accepted(A, PieceIndex(0), BIG)
+            book.accepted(A, PieceIndex(0), BIG, 0.0)
             starts(book)
             elapsed = 2.0 * limits.AHEAD_S
             self.assertEqual(soon, book.progressed(A, PieceIndex(0), sent, elapsed))
@@ -96,7 +96,7 @@ class GrantTests(TestCase):
         """The only peer is asked for its next piece while the current one is on the wire."""
         book = uploader("xxxx", a="    ")
         self.assertEqual([A], offers(book))
-        book.accepted(A, PieceIndex(0), SMALL)
+        book.accepted(A, PieceIndex(0), SMALL, 0.0)
         self.assertEqual([(A, 0)], starts(book))
         self.assertEqual([A], offers(book))
 
@@ -147,21 +147,21 @@ class GrantTests(TestCase):
         later = offers(book, limits.GRANT_ANSWER_S)
         self.assertTrue(later)
         self.assertNotIn(later[0], first)
-        book.accepted(first[0], PieceIndex(0), SMALL)
+        book.accepted(first[0], PieceIndex(0), SMALL, 0.0)
 
     def test_answers_need_a_grant(self) -> None:
         """A request or decline without a grant, or twice for a piece, breaks the protocol."""
         book = uploader("xx", a="  ")
         with self.assertRaises(UnexpectedMessage):
-            book.accepted(A, PieceIndex(0), SMALL)
+            book.accepted(A, PieceIndex(0), SMALL, 0.0)
         with self.assertRaises(UnexpectedMessage):
             book.declined(A)
         offers(book)
-        book.accepted(A, PieceIndex(0), SMALL)
+        book.accepted(A, PieceIndex(0), SMALL, 0.0)
         starts(book)
         offers(book)
         with self.assertRaises(UnexpectedMessage):
-            book.accepted(A, PieceIndex(0), SMALL)
+            book.accepted(A, PieceIndex(0), SMALL, 0.0)
 
 
 class HintTests(TestCase):
@@ -188,7 +188,7 @@ class HintTests(TestCase):
         offer = book.next_offer(0.0)
         assert offer is not None
         other = PieceIndex(1 - offer.index)
-        book.accepted(offer.peer, other, SMALL)
+        book.accepted(offer.peer, other, SMALL, 0.0)
         self.assertEqual([0, 1], [book.sent_count(offer.index), book.sent_count(other)])
         second = book.next_offer(0.0)
         assert second is not None
@@ -200,8 +200,8 @@ class HintTests(TestCase):
         """A piece that was cancelled, or whose peer went, counts as not sent."""
         book = uploader("x", a=" ", b=" ")
         offers(book)
-        book.accepted(A, PieceIndex(0), BIG)
-        book.accepted(B, PieceIndex(0), BIG)
+        book.accepted(A, PieceIndex(0), BIG, 0.0)
+        book.accepted(B, PieceIndex(0), BIG, 0.0)
         starts(book)
         self.assertEqual(2, book.sent_count(PieceIndex(0)))
         book.ended(A, PieceIndex(0))
@@ -236,10 +236,10 @@ class SendingTests(TestCase):
         """Pieces for one peer start one after the other."""
         book = uploader("xx", a="  ")
         offers(book)
-        book.accepted(A, PieceIndex(0), SMALL)
+        book.accepted(A, PieceIndex(0), SMALL, 0.0)
         self.assertEqual([(A, 0)], starts(book))
         offers(book)
-        book.accepted(A, PieceIndex(1), SMALL)
+        book.accepted(A, PieceIndex(1), SMALL, 0.0)
         self.assertEqual([], starts(book))
         book.sent(A, PieceIndex(0), 0.0)
         self.assertEqual([(A, 1)], starts(book))
@@ -248,11 +248,11 @@ class SendingTests(TestCase):
         """Slots are free again when the peers have the pieces, not when the kernel has them."""
         book = uploader("x", a=" ", b=" ", c=" ", d=" ")
         for peer in offers(book):
-            book.accepted(peer, PieceIndex(0), SMALL)
+            book.accepted(peer, PieceIndex(0), SMALL, 0.0)
         sending = starts(book)
         self.assertEqual(limits.UPLOAD_SLOTS, len(sending))
         fourth = offers(book)
-        book.accepted(fourth[0], PieceIndex(0), SMALL)
+        book.accepted(fourth[0], PieceIndex(0), SMALL, 0.0)
         for peer, index in sending:
             book.sent(peer, PieceIndex(index), 0.0)
         self.assertEqual([], starts(book))
@@ -263,13 +263,13 @@ class SendingTests(TestCase):
         """While pieces drain within DRAIN_S, sent ones hold no slot."""
         book = uploader("xxxx", a="    ")
         offers(book)
-        book.accepted(A, PieceIndex(0), SMALL)
+        book.accepted(A, PieceIndex(0), SMALL, 0.0)
         starts(book)
         book.sent(A, PieceIndex(0), 0.0)
         book.received(A, PieceIndex(0), limits.DRAIN_S)
         for index in (1, 2, 3):
             offers(book)
-            book.accepted(A, PieceIndex(index), SMALL)
+            book.accepted(A, PieceIndex(index), SMALL, 0.0)
             self.assertEqual([(A, index)], starts(book))
             book.sent(A, PieceIndex(index), 1.0)
 
@@ -278,12 +278,28 @@ class SendingTests(TestCase):
         book = uploader("xxxx", a="    ", b="    ", c="    ", d="    ")
         asked = offers(book)
         for peer in asked:
-            book.accepted(peer, PieceIndex(0), SMALL)
+            book.accepted(peer, PieceIndex(0), SMALL, 0.0)
         starts(book)
         self.assertEqual(1, len(offers(book)))
         book.sent(asked[0], PieceIndex(0), 0.0)
         book.received(asked[0], PieceIndex(0), 1.0)
         self.assertEqual(2, len(offers(book, 1.0)))
+
+    def test_ahead_is_bounded(self) -> None:
+        """However often slots starve, GRANTS_AHEAD_MAX grants beyond them stay unanswered."""
+        book, now = uploader("x"), 0.0
+        for number in range(60):
+            book.add_peer(NodeID(bytes([number]) * 20), 0, interested=True)
+        asked = offers(book)
+        most = limits.UPLOAD_SLOTS_RANGE[1] + limits.GRANTS_AHEAD_MAX
+        longest = 0
+        for _ in range(30):
+            peer, now = asked.pop(0), now + 0.001
+            give(book, peer, 0, now)
+            book.interest(peer, wanted=False)
+            asked += offers(book, now)
+            longest = max(longest, len(asked))
+        self.assertLessEqual(longest, most)
 
     def test_received_needs_sent(self) -> None:
         """Nobody can have a piece that was not sent whole."""
@@ -291,7 +307,7 @@ class SendingTests(TestCase):
         with self.assertRaises(UnexpectedMessage):
             book.received(A, PieceIndex(0), 0.0)
         offers(book)
-        book.accepted(A, PieceIndex(0), SMALL)
+        book.accepted(A, PieceIndex(0), SMALL, 0.0)
         starts(book)
         with self.assertRaises(UnexpectedMessage):
             book.received(A, PieceIndex(0), 0.0)
@@ -304,19 +320,19 @@ class SendingTests(TestCase):
         book = uploader("x", a=" ", b=" ", c=" ", d=" ")
         slow = offers(book)
         for peer in slow:
-            book.accepted(peer, PieceIndex(0), BIG)
+            book.accepted(peer, PieceIndex(0), BIG, 0.0)
         starts(book)
         self.assertEqual([], offers(book, limits.SLOW_S - 0.1))
         last = offers(book, limits.SLOW_S)
         self.assertEqual({A, B, C, D} - set(slow), set(last))
-        book.accepted(last[0], PieceIndex(0), BIG)
+        book.accepted(last[0], PieceIndex(0), BIG, 0.0)
         self.assertEqual([(last[0], 0)], starts(book, limits.SLOW_S))
 
     def test_who_does_not_confirm_gets_no_more(self) -> None:
         """A peer with a piece unconfirmed for SLOW_S is asked nothing until it confirms."""
         book = uploader("xxxx", a="    ")
         offers(book)
-        book.accepted(A, PieceIndex(0), SMALL)
+        book.accepted(A, PieceIndex(0), SMALL, 0.0)
         starts(book)
         book.sent(A, PieceIndex(0), 0.0)
         self.assertEqual([], offers(book, limits.SLOW_S))
@@ -328,7 +344,7 @@ class SendingTests(TestCase):
         book = uploader("x", a=" ", b=" ")
         offers(book)
         for peer in (A, B):
-            book.accepted(peer, PieceIndex(0), BIG)
+            book.accepted(peer, PieceIndex(0), BIG, 0.0)
         starts(book)
         book.progressed(A, PieceIndex(0), limits.PIECE_PROGRESS_BYTES, 5.0)
         book.progressed(B, PieceIndex(0), limits.PIECE_PROGRESS_BYTES - 1, 5.0)

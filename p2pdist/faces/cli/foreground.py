@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import click
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
@@ -19,16 +19,20 @@ from twisted.python.failure import Failure
 
 from p2pdist import limits
 from p2pdist.addresses import HostPort
-from p2pdist.config import Config, parse_listen
+from p2pdist.config import Config, parse_listen, parse_rate
 from p2pdist.descriptor import Descriptor, DescriptorParser
-from p2pdist.errors import NoPeersFound, P2PDistError
+from p2pdist.errors import ConfigurationError, NoPeersFound, P2PDistError
 from p2pdist.faces.cli.make import parse_node
-from p2pdist.faces.cli.output import Meter
+from p2pdist.faces.cli.output import Meter, Output
+from p2pdist.faces.process import asked_signers
 from p2pdist.machine import Machine
 from p2pdist.overlay.bootstrap import ANSWERED
+from p2pdist.secretfile import read_secret_file
 from p2pdist.service import P2PDistService
-from p2pdist.session import Session, SessionStatus
+from p2pdist.session import Session
 from p2pdist.stages import Stage
+from p2pdist.standing import SessionStatus
+from p2pdist.swarm.throttle import RateLimits
 
 URI_PREFIX = "p2pdist:"
 
@@ -77,6 +81,25 @@ def node_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="Folder for the node's key and records.  [default: keep none]",
             ),
             click.option("--no-lan", is_flag=True, help="Do not look on the local network."),
+            click.option(
+                "--secret-file",
+                type=click.Path(dir_okay=False),
+                help="The content is in the private network of this file's secret; for links and "
+                "descriptors that name none.",
+            ),
+            click.option(
+                "--upload-limit",
+                metavar="RATE",
+                default="none",
+                help="Upload at most so much per second, such as 10MB or 1.5MiB.  "
+                "[default: unlimited]",
+            ),
+            click.option(
+                "--download-limit",
+                metavar="RATE",
+                default="none",
+                help="Download at most so much per second.  [default: unlimited]",
+            ),
         )
     ):
         command = option(command)
@@ -91,6 +114,8 @@ def make_config(
     nodes: tuple[HostPort, ...],
     state_dir: str | None,
     no_lan: bool,
+    upload_limit: str = "none",
+    download_limit: str = "none",
 ) -> Config:
     """Build the settings from the options of :func:`node_options`."""
     return Config(
@@ -100,13 +125,57 @@ def make_config(
         state_dir=None if state_dir is None else os.path.abspath(state_dir),  # noqa: PTH100
         nodes=nodes,
         lan=not no_lan,
+        rates=RateLimits(
+            upload=parse_rate(upload_limit, "--upload-limit"),
+            download=parse_rate(download_limit, "--download-limit"),
+        ),
     )
 
 
-def read_descriptor(what: str) -> Descriptor:
-    """Read a descriptor file, or a ``p2pdist:`` link."""
-    parser = DescriptorParser()
-    return parser.parse_uri(what) if what.startswith(URI_PREFIX) else parser.parse_file(what)
+def signer_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say whose descriptors are accepted, as :func:`read_descriptor` takes."""
+    path = click.Path(dir_okay=False)
+    for option in (
+        click.option(
+            "--revoked-keys",
+            type=path,
+            metavar="FILE",
+            help="Refuse these public keys, one a line, whatever --allowed-signers says.",
+        ),
+        click.option(
+            "--allowed-signers",
+            type=path,
+            metavar="FILE",
+            help="Refuse a descriptor that none of these signed; a file as of ssh-keygen -Y "
+            "verify.  [default: signatures are not looked at]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def read_descriptor(
+    what: str,
+    allowed_signers: str | None = None,
+    revoked_keys: str | None = None,
+    secret_file: str | None = None,
+) -> Descriptor:
+    """Read a descriptor file, or a ``p2pdist:`` link; ``secret_file`` makes either private.
+
+    Raises:
+        DescriptorError: it cannot be used, or ``allowed_signers`` refuse it.
+        ConfigurationError: one of the other files cannot be used.
+    """
+    parser = DescriptorParser(asked_signers(allowed_signers, revoked_keys))
+    is_link = what.startswith(URI_PREFIX)
+    descriptor = parser.parse_uri(what) if is_link else parser.parse_file(what)
+    if secret_file is not None:
+        if descriptor.private:
+            raise ConfigurationError(f"--secret-file: {what} has a secret of its own already")
+        descriptor = evolve(descriptor, secrets=read_secret_file(secret_file))
+    if descriptor.signed_by is not None:
+        Output().note(f"{what}: signed by {descriptor.signed_by}")
+    return descriptor
 
 
 @define(eq=False)

@@ -15,11 +15,12 @@ from p2pdist.faces.cli.foreground import (
     make_config,
     node_options,
     read_descriptor,
+    signer_options,
 )
 from p2pdist.faces.cli.output import Output, format_bytes, format_duration, reports_errors
 from p2pdist.faces.process import run_until_done
 from p2pdist.machine import Machine
-from p2pdist.session import SessionStatus
+from p2pdist.standing import SessionStatus
 
 
 def check_timeout(_context: click.Context, _option: click.Parameter, value: float | None) -> Any:
@@ -68,6 +69,7 @@ def report(output: Output, status: SessionStatus, seconds: float) -> None:
     is_flag=True,
     help="Replace an existing file that differs; a folder is kept beside it as NAME.before-HASH8.",
 )
+@signer_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @reports_errors
 def get(
@@ -77,6 +79,8 @@ def get(
     timeout: float | None,
     replace: bool,
     as_json: bool,
+    allowed_signers: str | None,
+    revoked_keys: str | None,
     **node: Any,
 ) -> None:
     """Fetch the content of a descriptor file or p2pdist: link, verified piece by piece.
@@ -85,7 +89,8 @@ def get(
     anew for this run and forgotten.
     """
     output = Output(as_json)
-    descriptor = read_descriptor(what)
+    secret_file = node.pop("secret_file")
+    descriptor = read_descriptor(what, allowed_signers, revoked_keys, secret_file)
     config = make_config(**node)
     started = output.now()
 

@@ -8,11 +8,14 @@ Tests: ``test_cli_make``.
 from __future__ import annotations
 
 import os
+import secrets
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+from attrs import evolve
 
 from p2pdist import limits
 from p2pdist.addresses import HostPort, parse_host_port
@@ -21,6 +24,8 @@ from p2pdist.descriptor import Descriptor, DescriptorParser
 from p2pdist.errors import StorageError
 from p2pdist.faces.cli.output import Output, format_bytes, parse_size, reports_errors
 from p2pdist.ids import format_hash_key
+from p2pdist.secret import Secret
+from p2pdist.secretfile import read_secret_file, write_secret_file
 from p2pdist.source import Source, build_metadata, scan, sha256_of
 
 _STDOUT = "-"
@@ -36,6 +41,18 @@ def parse_node(text: str) -> HostPort:
         return parse_host_port(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def private_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that close a swarm to everybody without its secret."""
+    command = click.option(
+        "--secret-file",
+        type=click.Path(dir_okay=False),
+        help="Keep the secret in this file and not in the descriptor; made if there is none yet.",
+    )(command)
+    return click.option(
+        "--private", is_flag=True, help="Only who has the descriptor's secret takes part."
+    )(command)
 
 
 @click.command()
@@ -63,6 +80,7 @@ def parse_node(text: str) -> HostPort:
 @click.option("--name", help="What to call the content.  [default: its own name]")
 @click.option("--sha256", is_flag=True, help="Add the SHA-256 sum, for files only; takes longer.")
 @click.option("--force", is_flag=True, help="Overwrite an existing descriptor.")
+@private_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @reports_errors
 def make(
@@ -73,6 +91,8 @@ def make(
     name: str | None,
     sha256: bool,
     force: bool,
+    private: bool,
+    secret_file: str | None,
     as_json: bool,
 ) -> None:
     """Write the descriptor of the file or folder PATH.
@@ -91,15 +111,17 @@ def make(
     if output != _STDOUT:
         _check_target(target, Path(path), source, force=force)
     piece_length = _checked_piece_length(piece_length, source)
+    closed = _closed(target, Path(path), secret_file, private=private)
 
     words = Output(as_json)
     metadata, descriptor = _describe(source, piece_length, nodes, words, with_sha256=sha256)
+    descriptor = evolve(descriptor, **closed)
     text = descriptor.to_toml()
     assert DescriptorParser().parse(text) == descriptor, "what we write can be read"
     if output == _STDOUT:
         click.echo(text, nl=False)
         return
-    _write(target, text, force=force)
+    _write(target, text, force=force, secret=bool(descriptor.secrets))
     words.result(_summary(target, descriptor, metadata))
     _tell(words, target, Path(path), descriptor, metadata)
 
@@ -143,6 +165,30 @@ def _check_target(target: Path, path: Path, source: Source, *, force: bool) -> N
         raise _cannot_write(target, error) from error
 
 
+def _closed(
+    target: Path, described: Path, secret_file: str | None, *, private: bool
+) -> dict[str, Any]:
+    """Return the descriptor's fields that make the swarm private, if it is to be.
+
+    Raises:
+        StorageError, ConfigurationError: the secret file cannot be written, or not be used.
+    """
+    if secret_file is None:
+        return {"secrets": (Secret.new(secrets.token_bytes),)} if private else {}
+    path = Path(secret_file).absolute()
+    if path.resolve() == target.resolve() or path.resolve().is_relative_to(described.resolve()):
+        raise StorageError(
+            f"the secret in {str(path)!r} would be handed out with the content or lost under the "
+            "descriptor; choose another place with --secret-file"
+        )
+    if path.exists():
+        read_secret_file(str(path))
+    else:
+        write_secret_file(str(path), secrets.token_bytes)
+    beside = path.parent.resolve() == target.absolute().parent.resolve()
+    return {"secret_file": path.name if beside else str(path)}
+
+
 def _describe(
     source: Source,
     piece_length: int,
@@ -171,8 +217,8 @@ def _describe(
     return metadata, descriptor
 
 
-def _write(target: Path, text: str, *, force: bool) -> None:
-    """Write the descriptor in one step: others see all of it or nothing.
+def _write(target: Path, text: str, *, force: bool, secret: bool) -> None:
+    """Write the descriptor in one step: others see all of it or nothing, of a secret nothing ever.
 
     Raises:
         StorageError: it cannot be written, or something has come there meanwhile.
@@ -180,6 +226,9 @@ def _write(target: Path, text: str, *, force: bool) -> None:
     draft = target.with_name(f".{os.getpid()}.p2pdist-draft")
     try:
         try:
+            if secret:
+                draft.unlink(missing_ok=True)
+                draft.touch(mode=0o600, exist_ok=False)
             draft.write_text(text, encoding="utf-8")
             if not force:
                 target.touch(exist_ok=False)  # ours from now on
@@ -206,6 +255,8 @@ def _summary(target: Path, descriptor: Descriptor, metadata: Metadata) -> dict[s
         "files": len(metadata.files),
         "nodes": [str(node) for node in descriptor.nodes],
         "sha256": descriptor.sha256,
+        "private": descriptor.private,
+        "secret_file": descriptor.secret_file,
     }
 
 
@@ -225,12 +276,20 @@ def _tell(
     )
     words.line(f"hash_key    {format_hash_key(descriptor.hash_key)}")
     words.line(f"one line    {descriptor.to_uri()}")
+    if descriptor.secret_file is not None:
+        words.line(
+            f"private     every machine needs {descriptor.secret_file}, which has the secret"
+        )
+    elif descriptor.private:
+        words.line("private     the descriptor has the secret: guard it as you guard the content")
     words.line("")
     words.line("Serve it here:")
     words.line(f"    p2pdist seed {here} --path {shlex.quote(str(path.absolute()))}{port}")
-    words.line("Fetch it on every other machine, with the descriptor or the one line:")
+    either = "" if descriptor.private else " or the one line"
+    words.line(f"Fetch it on every other machine, with the descriptor{either}:")
     words.line(f"    p2pdist get {shlex.quote(target.name)}")
-    words.line(f"    p2pdist get {shlex.quote(descriptor.to_uri())}")
+    if not descriptor.private:
+        words.line(f"    p2pdist get {shlex.quote(descriptor.to_uri())}")
     if not descriptor.nodes:
         words.line(
             "No --node was given, so machines find each other on one local network only. "

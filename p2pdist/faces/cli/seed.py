@@ -11,11 +11,12 @@ from p2pdist.faces.cli.foreground import (
     make_config,
     node_options,
     read_descriptor,
+    signer_options,
 )
 from p2pdist.faces.cli.output import Output, reports_errors
 from p2pdist.faces.process import run_until_done
 from p2pdist.machine import Machine
-from p2pdist.session import SessionStatus
+from p2pdist.standing import SessionStatus
 
 
 @click.command()
@@ -26,15 +27,25 @@ from p2pdist.session import SessionStatus
     help="The file or folder, under whatever name.  [default: NAME in --directory]",
 )
 @node_options
+@signer_options
 @click.option("--json", "as_json", is_flag=True, help="Print what is seeded as JSON.")
 @reports_errors
-def seed(what: str, *, path: str | None, as_json: bool, **node: Any) -> None:
+def seed(
+    what: str,
+    *,
+    path: str | None,
+    as_json: bool,
+    allowed_signers: str | None,
+    revoked_keys: str | None,
+    **node: Any,
+) -> None:
     """Check a complete file or folder against its descriptor and serve it until interrupted.
 
     Nothing is written beside the content; without --state-dir it is hashed anew at each start.
     """
     output = Output(as_json)
-    descriptor = read_descriptor(what)
+    secret_file = node.pop("secret_file")
+    descriptor = read_descriptor(what, allowed_signers, revoked_keys, secret_file)
     config = make_config(**node)
 
     def seeding(status: SessionStatus, port: int) -> None:

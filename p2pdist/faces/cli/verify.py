@@ -8,7 +8,7 @@ from __future__ import annotations
 import click
 
 from p2pdist.errors import StorageError
-from p2pdist.faces.cli.foreground import read_descriptor
+from p2pdist.faces.cli.foreground import read_descriptor, signer_options
 from p2pdist.faces.cli.output import Output, reports_errors
 from p2pdist.faces.process import run_until_done
 from p2pdist.ids import format_hash_key
@@ -31,15 +31,24 @@ FILES_SHOWN = 20
     help="Folder of the content.",
 )
 @click.option("--path", type=click.Path(exists=True), help="The file or folder itself.")
+@signer_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @reports_errors
-def verify(what: str, *, directory: str, path: str | None, as_json: bool) -> None:
+def verify(
+    what: str,
+    *,
+    directory: str,
+    path: str | None,
+    as_json: bool,
+    allowed_signers: str | None,
+    revoked_keys: str | None,
+) -> None:
     """Hash the file or folder of a descriptor and say whether every byte is right.
 
     Exits with 0 if it is, with 1 if anything differs, with 4 if it cannot be read.
     """
     output = Output(as_json)
-    descriptor = read_descriptor(what)
+    descriptor = read_descriptor(what, allowed_signers, revoked_keys)
     if path is None and descriptor.name is None:
         raise StorageError("the descriptor names no file; say which with --path")
     with output.progress(descriptor.name or "content") as meter:

@@ -1,0 +1,1 @@
+`--upload-limit` and `--download-limit` bound what a process, or one of its contents (`NAME=RATE`), moves over TCP each second, shared fairly by all connections; applications change them while pieces move with `set_limits` of the service and of each session.

@@ -1,0 +1,1 @@
+Connected peers tell each other of further peers, and each content keeps 16 to 32 connections, chosen by chance: swarms of up to a thousand nodes stay well connected whomever each node found first, and newcomers find a place in a full swarm.

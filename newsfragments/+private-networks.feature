@@ -1,0 +1,1 @@
+Private networks on UDP: `p2pdist make --private` or `--secret-file` closes a swarm to everybody without its secret, `twistd -n p2pdist --secret-file FILE` serves a private network without contents, and several secrets at once let one be replaced. Contents of private networks are not transferred yet.

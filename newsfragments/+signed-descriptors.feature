@@ -1,0 +1,1 @@
+`p2pdist sign` signs a descriptor with an OpenSSH key, as `ssh-keygen -Y sign -n p2pdist-descriptor` does. With `--allowed-signers FILE`, and `--revoked-keys FILE` if wanted, `get`, `seed`, `verify` and the twistd plugin refuse every descriptor that none of the listed keys signed, and every `p2pdist:` link.

@@ -1,0 +1,379 @@
+"""What a running node can be asked and told, by who owns it: requests in, answers out.
+
+One JSON object a line, over a UNIX socket in the state directory that only its owner can open::
+
+    {"method": "status", "params": {}}      {"result": {...}}
+    {"method": "limit", "params": {"upload": "10MB"}}      {"error": {"code": 2, "message": ...}}
+
+Job: check requests, do them, say how it went; errors carry the exit code a command should end with.
+It does NOT know the terminal (``faces``). Threat: whoever may open the socket is the owner, but a
+line may be anything: at most ``limits.CONTROL_LINE_BYTES``, at most ``limits.CONTROL_CLIENTS`` at a
+time. Tests: ``test_control``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IAddress, IListeningPort, IReactorUNIX
+from twisted.internet.protocol import ServerFactory
+from twisted.protocols.basic import LineOnlyReceiver
+from twisted.python.failure import Failure
+
+from p2pdist import __version__, limits
+from p2pdist.config import parse_rate
+from p2pdist.descriptor import Descriptor, DescriptorParser
+from p2pdist.errors import ConfigurationError, P2PDistError
+from p2pdist.fleet import SENTENCES, Host
+from p2pdist.ids import HashKey, format_hash_key
+from p2pdist.logs import new_logger
+from p2pdist.service import P2PDistService
+from p2pdist.session import Session
+from p2pdist.swarm.throttle import RateLimits
+
+SOCKET_NAME: Final = "control"
+SOCKET_PATH_BYTES: Final = 107
+"""Of ``sun_path``, without its end."""
+
+Result = dict[str, Any]
+
+
+class Control:
+    """Requests to one service.
+
+    Args:
+        service: that is asked and told.
+        parser: of descriptors that are to be added.
+    """
+
+    log = new_logger()
+
+    def __init__(self, service: P2PDistService, parser: DescriptorParser) -> None:
+        self._service = service
+        self._parser = parser
+        self._methods: Mapping[str, Callable[[Result], Result | Deferred[Result]]] = {
+            "status": self._status,
+            "fleet": self._fleet,
+            "limit": self._limit,
+            "add": self._add,
+            "remove": self._remove,
+            "pause": self._pause,
+            "resume": self._resume,
+        }
+
+    def answer(self, line: bytes) -> Deferred[Result]:
+        """Return what to answer; fires with an object, never fails."""
+
+        def work() -> Result | Deferred[Result]:
+            try:
+                request = json.loads(line)
+            except (ValueError, RecursionError):
+                raise ConfigurationError("a request is one JSON object on one line") from None
+            method = request.get("method") if isinstance(request, dict) else None
+            params = request.get("params", {}) if isinstance(request, dict) else None
+            known = self._methods.get(method) if isinstance(method, str) else None
+            if known is None or not isinstance(params, dict):
+                names = ", ".join(self._methods)
+                raise ConfigurationError(f"expected a method of: {names}; and params, an object")
+            return known(params)
+
+        def failed(failure: Failure) -> Result:
+            if failure.check(P2PDistError):
+                error = failure.value
+                assert isinstance(error, P2PDistError)
+                return {"error": {"code": error.exit_code, "message": str(error)}}
+            self.log.failure("a bug in answering a request", failure)
+            return {"error": {"code": 1, "message": "a bug; the node's log says more"}}
+
+        return maybeDeferred(work).addCallbacks(lambda result: {"result": result}, failed)
+
+    # --- asked ---
+
+    def _status(self, params: Result) -> Result:
+        del params
+        service = self._service
+        return {
+            "node": service.node_id.hex(),
+            "version": __version__,
+            "port": service.port,
+            "directory": service.config.directory,
+            "limits": _rates(service.contents.limits),
+            "contents": [self._content(session) for session in service.contents.sessions.values()],
+            "paused": [
+                {"name": waiting.descriptor.name, "hash_key": format_hash_key(key)}
+                for key, waiting in service.contents.paused.items()
+            ],
+        }
+
+    @staticmethod
+    def _content(session: Session) -> Result:
+        status = session.status()
+        progress = status.progress
+        hosts = session.fleet.hosts()
+        return {
+            "name": status.name,
+            "hash_key": status.hash_key,
+            "stage": status.stage.value,
+            "path": status.path,
+            "error": status.error,
+            "waiting_for": status.waiting_for,
+            "length": progress.length,
+            "have_bytes": progress.have_bytes,
+            "pieces": progress.pieces,
+            "have_pieces": progress.have_pieces,
+            "download_bytes_per_s": round(progress.download_bytes_per_s),
+            "upload_bytes_per_s": round(progress.upload_bytes_per_s),
+            "downloaded_bytes": progress.downloaded_bytes,
+            "uploaded_bytes": progress.uploaded_bytes,
+            "peers": progress.peers,
+            "seeds": progress.seeds,
+            "eta_s": None if progress.eta_s is None else round(progress.eta_s, 1),
+            "checked": status.checked,
+            "limits": _rates(session.limits),
+            "nodes": [
+                {"node": str(report.entry), "state": report.state.value} for report in status.nodes
+            ],
+            "fleet": {
+                "nodes": sum(not host.gone for host in hosts),
+                "done": sum(not host.gone and host.record.report.complete for host in hosts),
+            },
+        }
+
+    def _fleet(self, params: Result) -> Result:
+        session = self._session(params)
+        return {
+            "name": session.name,
+            "hash_key": format_hash_key(session.descriptor.hash_key),
+            "length": session.transfer.progress().length,
+            "hosts": [_host(host) for host in session.fleet.hosts()],
+        }
+
+    # --- told ---
+
+    def _limit(self, params: Result) -> Result:
+        chosen = self._session(params) if params.get("content") is not None else None
+        target = self._service.contents if chosen is None else chosen
+        before = target.limits
+        target.set_limits(
+            RateLimits(
+                upload=_rate(params, "upload", before.upload),
+                download=_rate(params, "download", before.download),
+            )
+        )
+        return {"limits": _rates(target.limits)}
+
+    def _add(self, params: Result) -> Result:
+        session = self._service.add(self._descriptor(params), path=_text(params, "path", None))
+        return {"name": session.name, "hash_key": format_hash_key(session.descriptor.hash_key)}
+
+    def _descriptor(self, params: Result) -> Descriptor:
+        path = _text(params, "descriptor", None)
+        if path is None:
+            raise ConfigurationError(
+                "add needs a descriptor: the path of its file, or its one line"
+            )
+        if path.startswith("p2pdist:"):
+            return self._parser.parse_uri(path)
+        if not os.path.isabs(path):  # noqa: PTH117 -- the asker's folder is not ours
+            raise ConfigurationError(f"{path[:200]!a}: a path from the root is needed")
+        return self._parser.parse_file(path)
+
+    def _remove(self, params: Result) -> Deferred[Result]:
+        key = self._key(params)
+        return self._service.contents.remove(key).addCallback(lambda _: {})
+
+    def _pause(self, params: Result) -> Deferred[Result]:
+        key = self._key(params)
+        return self._service.contents.pause(key).addCallback(lambda _: {})
+
+    def _resume(self, params: Result) -> Result:
+        session = self._service.contents.resume(self._key(params))
+        return {"name": session.name}
+
+    # --- which content ---
+
+    def _key(self, params: Result) -> HashKey:
+        """Return the content a request names; the only one needs no name."""
+        contents = self._service.contents
+        named = {key: session.name for key, session in contents.sessions.items()}
+        named |= {
+            key: waiting.descriptor.name or format_hash_key(key)[:11]
+            for key, waiting in contents.paused.items()
+        }
+        wanted = _text(params, "content", None)
+        if wanted is None and len(named) == 1:
+            return next(iter(named))
+        found = [
+            key
+            for key, name in named.items()
+            if wanted is not None
+            and (name == wanted or (format_hash_key(key).startswith(wanted) and len(wanted) > 6))
+        ]
+        if len(found) != 1:
+            there = ", ".join(sorted(map(ascii, named.values()))) or "none"
+            what = "several contents are" if found else "no content is"
+            asked = f"{what} called {wanted[:80]!a}" if wanted else "say which content"
+            raise ConfigurationError(f"{asked}; there is {there}")
+        return found[0]
+
+    def _session(self, params: Result) -> Session:
+        key = self._key(params)
+        session = self._service.contents.sessions.get(key)
+        if session is None:
+            raise ConfigurationError("that content is paused; p2pdist resume lets it go on")
+        return session
+
+
+def _host(host: Host) -> Result:
+    report = host.record.report
+    return {
+        "node": host.record.node_id.hex(),
+        "name": report.name,
+        "state": report.state.name.lower(),
+        "reason": report.reason.name.lower(),
+        "why": SENTENCES[report.reason],
+        "have_pieces": report.have,
+        "pieces": report.pieces,
+        "complete": report.complete,
+        "download_bytes_per_s": report.down,
+        "upload_bytes_per_s": report.up,
+        "disk_free": report.disk_free,
+        "version": report.version,
+        "age_s": round(host.age_s, 1),
+        "silent": host.silent,
+        "left": host.gone,
+    }
+
+
+def _rates(rates: RateLimits) -> Result:
+    return {"upload": rates.upload, "download": rates.download}
+
+
+def _text(params: Result, name: str, default: str | None) -> str | None:
+    value = params.get(name, default)
+    if value is not None and not isinstance(value, str):
+        raise ConfigurationError(f"{name}: expected text")
+    return value
+
+
+def _rate(params: Result, name: str, default: int | None) -> int | None:
+    text = _text(params, name, None)
+    return default if text is None else parse_rate(text, f"--{name}-limit")
+
+
+class ControlProtocol(LineOnlyReceiver):
+    """One client; its requests are answered in order."""
+
+    delimiter = b"\n"
+    MAX_LENGTH = limits.CONTROL_LINE_BYTES
+
+    def __init__(self, clients: ControlFactory) -> None:
+        self._clients = clients
+
+    def connectionMade(self) -> None:
+        """Take the client, if there are not too many."""
+        self._clients.clients += 1
+        if self._clients.clients > limits.CONTROL_CLIENTS:
+            self._say({"error": {"code": 1, "message": "too many commands at a time"}})
+            self._close()
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        """Note that the client is gone."""
+        del reason
+        self._clients.clients -= 1
+
+    def lineReceived(self, line: bytes) -> None:
+        """Answer a request."""
+        self._clients.control.answer(line).addCallback(self._say)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Refuse a request nobody would make."""
+        del line
+        most = limits.CONTROL_LINE_BYTES
+        self._say({"error": {"code": 2, "message": f"a request has at most {most} bytes"}})
+        self._close()
+
+    def _say(self, answer: Result) -> None:
+        assert self.transport is not None
+        self.transport.write(json.dumps(answer).encode() + b"\n")
+
+    def _close(self) -> None:
+        assert self.transport is not None
+        self.transport.loseConnection()
+
+
+class ControlFactory(ServerFactory):
+    """The clients.
+
+    Args:
+        control: what they ask.
+    """
+
+    noisy = False
+
+    def __init__(self, control: Control) -> None:
+        self.control = control
+        self.clients = 0
+
+    def buildProtocol(self, addr: IAddress | None) -> ControlProtocol:
+        """Take a client."""
+        del addr
+        return ControlProtocol(self)
+
+
+class ControlService(Service):
+    """Listens on the socket in the state directory.
+
+    Args:
+        reactor: opens it.
+        control: what clients ask.
+        state_dir: where it is.
+    """
+
+    log = new_logger()
+
+    def __init__(self, reactor: IReactorUNIX, control: Control, state_dir: str) -> None:
+        self.path = socket_path(state_dir)
+        self._reactor = reactor
+        self._factory = ControlFactory(control)
+        self._port: IListeningPort | None = None
+
+    def startService(self) -> None:
+        """Open the socket; without one the node works on, and the log says why."""
+        super().startService()
+        try:
+            if len(os.fsencode(self.path)) > SOCKET_PATH_BYTES:
+                raise OSError(f"its path has more than {SOCKET_PATH_BYTES} bytes")  # noqa: TRY301
+            if os.path.exists(self.path):  # noqa: PTH110 -- of a killed run: the lock is ours now
+                os.unlink(self.path)  # noqa: PTH108
+            before = os.umask(0o177)
+            try:
+                self._port = self._reactor.listenUNIX(self.path, self._factory, mode=0o600)
+            finally:
+                os.umask(before)
+        except Exception as error:  # noqa: BLE001 -- CannotListenError, OSError: the same to us
+            self.log.warn(
+                "p2pdist status and other commands cannot reach this node: {path}: {reason}",
+                path=self.path,
+                reason=str(error),
+            )
+
+    def stopService(self) -> Deferred[None] | None:
+        """Close the socket."""
+        super().stopService()
+        port, self._port = self._port, None
+        return None if port is None else maybeDeferred(port.stopListening).addCallback(_nothing)
+
+
+def _nothing(_result: object) -> None:
+    """Turn any result into none."""
+
+
+def socket_path(state_dir: str) -> str:
+    """Return where the node with this state directory listens."""
+    return os.path.join(state_dir, SOCKET_NAME)  # noqa: PTH118 -- text

@@ -1,0 +1,149 @@
+"""``p2pdist status`` and ``p2pdist why``: how a running node and its fleet stand.
+
+Tests: ``test_cli_remote``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from p2pdist.faces.cli.output import (
+    Output,
+    format_bytes,
+    format_duration,
+    format_rate,
+    printable,
+    reports_errors,
+)
+from p2pdist.faces.cli.remote import Remote, pause, state_option
+
+WATCH_S = 1.0
+SHOWN = 20
+"""Hosts listed unless --all asks for every one."""
+
+
+@click.command()
+@click.argument("content", required=False, metavar="[NAME|b3:KEY]")
+@click.option("--fleet", is_flag=True, help="Every machine of the swarm, stragglers first.")
+@click.option("--all", "everybody", is_flag=True, help=f"List more than {SHOWN} machines.")
+@click.option("--watch", is_flag=True, help="Show it again every second until interrupted.")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@state_option
+@reports_errors
+def status(
+    content: str | None,
+    *,
+    fleet: bool,
+    everybody: bool,
+    watch: bool,
+    as_json: bool,
+    state_dir: str | None,
+) -> None:
+    """Show how the running node stands, or with --fleet everybody in the swarm of a content."""
+    output = Output(as_json)
+    remote = Remote(state_dir)
+    while True:
+        if watch and not as_json:
+            click.clear()
+        if fleet:
+            answer = remote.ask("fleet", content=content)
+            output.result(answer)
+            for line in fleet_lines(answer, None if everybody else SHOWN):
+                output.line(line)
+        else:
+            answer = remote.ask("status")
+            output.result(answer)
+            for line in status_lines(answer):
+                output.line(line)
+        if not watch:
+            return
+        try:
+            pause(WATCH_S)
+        except KeyboardInterrupt:
+            return
+
+
+def status_lines(answer: dict[str, Any]) -> list[str]:
+    """Return what one node says of itself, for people."""
+    lines = [f"node {answer['node'][:8]} on port {answer['port']}, p2pdist {answer['version']}"]
+    if not answer["contents"] and not answer["paused"]:
+        lines.append("serves no content: a bare node for others to ask")
+    for one in answer["contents"]:
+        lines += content_lines(one)
+    lines += [
+        f"{printable(one['name'] or one['hash_key'][:11])}: paused" for one in answer["paused"]
+    ]
+    return lines
+
+
+def content_lines(one: dict[str, Any]) -> list[str]:
+    """Return how one content stands."""
+    name = printable(one["name"])
+    if one["error"]:
+        return [f"{name}: failed: {printable(one['error'], None)}"]
+    percent = 100 * one["have_bytes"] // one["length"] if one["length"] else 0
+    size = f" of {format_bytes(one['length'])}" if one["length"] else ""
+    words = [f"{name}: {one['stage']}, {percent}%{size}"]
+    if one["download_bytes_per_s"] or one["upload_bytes_per_s"]:
+        down, up = format_rate(one["download_bytes_per_s"]), format_rate(one["upload_bytes_per_s"])
+        words.append(f"down {down}, up {up}")
+    if one["eta_s"]:
+        words.append(f"{format_duration(one['eta_s'])} left")
+    words.append(f"{one['peers']} peers")
+    words.append(f"{one['fleet']['done']}/{one['fleet']['nodes']} machines done")
+    lines = [", ".join(words)]
+    if one["waiting_for"]:
+        lines.append(f"  waits for {printable(one['waiting_for'], None)}")
+    return lines
+
+
+def fleet_lines(answer: dict[str, Any], most: int | None) -> list[str]:
+    """Return how a fleet stands, stragglers first."""
+    hosts = [host for host in answer["hosts"] if not host["left"]]
+    done = sum(host["complete"] for host in hosts)
+    eta = fleet_eta(hosts, answer["length"])
+    lines = [f"{printable(answer['name'])}: {done}/{len(hosts)} machines done{eta}"]
+    for host in hosts[:most]:
+        percent = 100 * host["have_pieces"] // host["pieces"] if host["pieces"] else 0
+        said = f", silent for {format_duration(host['age_s'])}" if host["silent"] else ""
+        rate = format_rate(host["download_bytes_per_s"])
+        state = "done" if host["complete"] else f"{percent:3}% {rate}, {host['why']}"
+        lines.append(f"  {printable(host['name'], 40):40} {state}{said}")
+    if most is not None and len(hosts) > most:
+        lines.append(f"  and {len(hosts) - most} more; --all lists them")
+    return lines
+
+
+def fleet_eta(hosts: list[dict[str, Any]], length: int | None) -> str:
+    """Return when the last machine is done at the present speeds, as the end of a sentence."""
+    lefts = [
+        ((1 - host["have_pieces"] / host["pieces"]) * (length or 0), host["download_bytes_per_s"])
+        for host in hosts
+        if host["pieces"] and not host["complete"]
+    ]
+    stuck = sum(not rate for _, rate in lefts)
+    if stuck:
+        return f", {stuck} of the others receive nothing now"
+    if not lefts or not length:
+        return ""
+    return f", all in about {format_duration(max(left / rate for left, rate in lefts))}"
+
+
+@click.command()
+@click.argument("content", required=False, metavar="[NAME|b3:KEY]")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@state_option
+@reports_errors
+def why(content: str | None, *, as_json: bool, state_dir: str | None) -> None:
+    """Say for every machine that is not done what holds it up."""
+    output = Output(as_json)
+    answer = Remote(state_dir).ask("fleet", content=content)
+    hosts = [host for host in answer["hosts"] if not host["left"] and not host["complete"]]
+    output.result({"name": answer["name"], "hosts": hosts})
+    for host in hosts:
+        said = f" (said {format_duration(host['age_s'])} ago)" if host["silent"] else ""
+        output.line(f"{printable(host['name'], 40)} {host['why']}{said}")
+    if not hosts:
+        output.line(f"{printable(answer['name'])}: everybody known is done")

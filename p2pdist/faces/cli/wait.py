@@ -1,0 +1,117 @@
+"""``p2pdist wait``: end when everybody is done, and say who is not. Tests: ``test_cli_remote``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from attrs import frozen
+
+from p2pdist.errors import ConfigurationError, P2PDistError
+from p2pdist.faces.cli.output import Output, printable, reports_errors
+from p2pdist.faces.cli.remote import Remote, now, pause, state_option
+
+ASK_S = 0.5
+
+
+class Stragglers(P2PDistError):
+    """The time is over and some are not done."""
+
+    exit_code = 6
+
+
+@frozen
+class Goal:
+    """Who has to be done.
+
+    Attributes:
+        nodes: so many, or ``None``.
+        names: these, or ``None``; ``None`` for both means everybody known.
+    """
+
+    nodes: int | None = None
+    names: frozenset[str] | None = None
+
+    def missing(self, hosts: list[dict[str, Any]]) -> list[str]:
+        """Return who is not done yet, by name; a name nobody bears is missing too."""
+        present = [host for host in hosts if not host["left"]]
+        late = [host["name"] for host in present if not host["complete"]]
+        if self.names is not None:
+            done = {host["name"] for host in present if host["complete"]}
+            return sorted(self.names - done)
+        if self.nodes is not None:
+            done_count = sum(host["complete"] for host in present)
+            lacking = self.nodes - done_count
+            if lacking <= 0:
+                return []
+            unknown = max(0, self.nodes - len(present))
+            return late + [f"{unknown} that nobody has heard of"] * bool(unknown)
+        return late
+
+
+@click.command()
+@click.argument("content", required=False, metavar="[NAME|b3:KEY]")
+@click.option("--nodes", type=click.IntRange(1), help="So many machines, this one included.")
+@click.option(
+    "--names",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="The machines named in FILE, one a line.",
+)
+@click.option("--all", "everybody", is_flag=True, help="Everybody known when all are done.")
+@click.option("--timeout", type=click.FloatRange(0), metavar="S", help="Give up after S seconds.")
+@click.option("--json", "as_json", is_flag=True, help="Print how it ended as JSON.")
+@state_option
+@reports_errors
+def wait(
+    content: str | None,
+    *,
+    nodes: int | None,
+    names: str | None,
+    everybody: bool,
+    timeout: float | None,
+    as_json: bool,
+    state_dir: str | None,
+) -> None:
+    """Wait until machines have the whole content; ends with 0, or 6 when the time is over.
+
+    In a public swarm anybody can pretend to be done: there --names tells more than --nodes.
+    """
+    output = Output(as_json)
+    if (nodes is not None) + (names is not None) + everybody != 1:
+        raise ConfigurationError("say who has to be done: --nodes N, --names FILE or --all")
+    goal = Goal(nodes, None if names is None else read_names(names))
+    remote = Remote(state_dir)
+    began = now()
+    with output.progress("machines", lambda count: f"{count:.0f} machines") as meter:
+        while True:
+            hosts = remote.ask("fleet", content=content)["hosts"]
+            missing = goal.missing(hosts)
+            done = sum(host["complete"] and not host["left"] for host in hosts)
+            if not missing:
+                break
+            wanted = nodes or (len(goal.names) if goal.names else len(hosts))
+            meter.update(done, wanted, f"waits for {missing[0]}")
+            if timeout is not None and now() - began >= timeout:
+                output.result({"done": done, "missing": missing})
+                raise Stragglers(f"not done after {timeout:g} s: {', '.join(missing)}")
+            pause(ASK_S)
+    output.result({"done": done, "missing": []})
+    output.line(f"{done} machines are done")
+
+
+def read_names(file: str) -> frozenset[str]:
+    """Return the names in a file, one a line; empty lines and ``#`` comments do not count.
+
+    Raises:
+        ConfigurationError: it names nobody, or cannot be read.
+    """
+    try:
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"--names {printable(file)!a}: {error}") from error
+    names = {line.split("#")[0].strip() for line in lines} - {""}
+    if not names:
+        raise ConfigurationError(f"--names {printable(file)!a}: names nobody")
+    return frozenset(names)

@@ -1,0 +1,234 @@
+"""Tests of the commands that ask a running node."""
+
+from __future__ import annotations
+
+import json
+import socketserver
+import threading
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner, Result
+
+from p2pdist.control import socket_path
+from p2pdist.errors import P2PDistError
+from p2pdist.faces.cli import remote, wait
+from p2pdist.faces.cli.main import main
+from p2pdist.test.support import TestCase
+
+
+def host(name: str, have: int, **more: Any) -> dict[str, Any]:
+    """Return a machine of a fleet with ``have`` of four pieces."""
+    return {
+        "name": name,
+        "node": "00" * 20,
+        "complete": have == 4,
+        "have_pieces": have,
+        "pieces": 4,
+        "download_bytes_per_s": 0 if have == 4 else 1024,
+        "upload_bytes_per_s": 0,
+        "why": "has everything" if have == 4 else "waits for its disk to write",
+        "reason": "done",
+        "state": "seeding",
+        "age_s": 75.0,
+        "silent": False,
+        "left": False,
+        **more,
+    }
+
+
+def fleet(*hosts: dict[str, Any]) -> dict[str, Any]:
+    """Return a node's answer about its fleet."""
+    return {"name": "model.bin", "hash_key": "b3:00", "length": 4096, "hosts": list(hosts)}
+
+
+class CommandCase(TestCase):
+    """Commands, and a node's answers made up."""
+
+    def setUp(self):
+        """Nothing was asked yet."""
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.answers: list[dict[str, Any]] = []
+        self.time = 0.0
+
+        def ask(_remote: remote.Remote, method: str, **params: Any) -> dict[str, Any]:
+            self.asked.append((method, {k: v for k, v in params.items() if v is not None}))
+            return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+        def pause(seconds: float) -> None:
+            self.time += seconds
+
+        self.patch(remote.Remote, "ask", ask)
+        self.patch(wait, "pause", pause)
+        self.patch(wait, "now", lambda: self.time)
+
+    def run_command(self, *arguments: str) -> Result:
+        """Run a command to its end."""
+        return CliRunner().invoke(main, arguments)
+
+
+class StatusTests(CommandCase):
+    """What people read."""
+
+    def test_status(self):
+        """One line for each content, and what it waits for."""
+        content = {
+            "name": "model.bin",
+            "error": "",
+            "stage": "leeching",
+            "length": 1000,
+            "have_bytes": 420,
+            "download_bytes_per_s": 2048,
+            "upload_bytes_per_s": 0,
+            "eta_s": 90.0,
+            "peers": 3,
+            "fleet": {"nodes": 40, "done": 7},
+            "waiting_for": "a turn from 3 peers",
+        }
+        node = {"node": "ab" * 20, "version": "1", "port": 7667, "paused": [{"name": "other"}]}
+        self.answers = [{**node, "contents": [content]}]
+        said = self.run_command("status").output
+        for words in ("42%", "7/40 machines done", "1 min 30 s left", "a turn", "other: paused"):
+            self.assertIn(words, said)
+        self.assertEqual(self.answers[0], json.loads(self.run_command("status", "--json").output))
+
+    def test_fleet(self):
+        """Stragglers come with what holds them up; names cannot steer the terminal."""
+        self.answers = [fleet(host("slow\x1b[2J", 1, silent=True), host("quick", 4))]
+        said = self.run_command("status", "--fleet").output
+        for words in ("1/2 machines done", "25%", "waits for its disk", "silent for 1 min"):
+            self.assertIn(words, said)
+        self.assertNotIn("\x1b", said)
+        self.assertIn("all in about 3 s", said)
+
+    def test_long_fleets_are_cut(self):
+        """Twenty machines are listed, and how many are not; --all lists them."""
+        self.answers = [fleet(*[host(f"host-{n:02}", 2) for n in range(25)])]
+        said = self.run_command("status", "--fleet").output
+        self.assertIn("and 5 more", said)
+        self.assertNotIn("host-24", said)
+        self.assertIn("host-24", self.run_command("status", "--fleet", "--all").output)
+
+    def test_why(self):
+        """A sentence for each machine that is not done."""
+        self.answers = [fleet(host("slow", 1), host("quick", 4))]
+        self.assertEqual("slow waits for its disk to write\n", self.run_command("why").output)
+        self.answers = [fleet(host("quick", 4))]
+        self.assertIn("everybody known is done", self.run_command("why").output)
+
+
+class WaitTests(CommandCase):
+    """Waiting for others."""
+
+    def test_nodes(self):
+        """It ends with 0 once so many are done, and asks again until then."""
+        early, late = fleet(host("a", 4), host("b", 3)), fleet(host("a", 4), host("b", 4))
+        self.answers = [early, early, late]
+        result = self.run_command("wait", "--nodes", "2")
+        self.assertEqual(0, result.exit_code, result.output)
+        self.assertEqual(3, len(self.asked))
+
+    def test_stragglers(self):
+        """When the time is over it ends with 6 and names who is not done, or not even known."""
+        self.answers = [fleet(host("a", 4), host("b", 3))]
+        result = self.run_command("wait", "--nodes", "4", "--timeout", "3")
+        self.assertEqual(6, result.exit_code)
+        self.assertIn("b, 2 that nobody has heard of", result.output)
+
+    def test_names(self):
+        """Only the named count, and one that nobody bears is missing."""
+        file = Path(self.mktemp())
+        file.write_text("a\n# all but b\n\nc  # new\n")
+        self.answers = [fleet(host("a", 4), host("b", 0))]
+        result = self.run_command("wait", "--names", str(file), "--timeout", "1")
+        self.assertEqual(6, result.exit_code)
+        self.assertIn(": c", result.output)
+        self.answers = [fleet(host("a", 4), host("c", 4), host("b", 0))]
+        self.assertEqual(0, self.run_command("wait", "--names", str(file)).exit_code)
+
+    def test_all(self):
+        """Everybody known; who left does not count."""
+        self.answers = [fleet(host("a", 4), host("b", 0, left=True))]
+        self.assertEqual(0, self.run_command("wait", "--all").exit_code)
+
+    def test_who_must_be_said(self):
+        """Without or with two goals it is refused."""
+        for goals in ((), ("--all", "--nodes", "3")):
+            result = self.run_command("wait", *goals)
+            self.assertEqual(4, result.exit_code)
+            self.assertIn("--names FILE", result.output)
+
+
+class TellTests(CommandCase):
+    """Telling a node what to do."""
+
+    def test_commands(self):
+        """Each command asks for what it says."""
+        self.answers = [{"name": "model.bin", "limits": {"upload": 1024, "download": None}}]
+        for arguments, asked in (
+            (("remove", "model.bin"), ("remove", {"content": "model.bin"})),
+            (("pause",), ("pause", {})),
+            (("resume", "b3:0123"), ("resume", {"content": "b3:0123"})),
+            (("limit", "--upload", "1K"), ("limit", {"upload": "1K"})),
+            (("add", "p2pdist:b3:00"), ("add", {"descriptor": "p2pdist:b3:00"})),
+            (("add", "/x/y.desc"), ("add", {"descriptor": "/x/y.desc"})),
+        ):
+            result = self.run_command(*arguments)
+            self.assertEqual(0, result.exit_code, result.output)
+            self.assertEqual(asked, self.asked[-1])
+        self.assertIn(
+            "upload 1.0 KiB/s, download unlimited",
+            self.run_command("limit", "--upload", "1K").output,
+        )
+        self.assertEqual(4, self.run_command("limit").exit_code)
+
+
+class SocketTests(TestCase):
+    """The socket between command and node."""
+
+    def serve(self, answer: bytes) -> remote.Remote:
+        """Return a node that gives one answer to everybody."""
+        folder = Path(self.mktemp())
+        folder.mkdir(parents=True)
+        heard: list[bytes] = []
+
+        class Answering(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                heard.append(self.rfile.readline())
+                self.wfile.write(answer)
+
+        path = socket_path(str(folder))
+        server = socketserver.UnixStreamServer(path, Answering)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        self.addCleanup(thread.join)
+        self.addCleanup(server.server_close)
+        self.addCleanup(server.shutdown)
+        self.heard = heard
+        return remote.Remote(str(folder))
+
+    def test_question_and_answer(self):
+        """What is asked arrives as one line of JSON, and the result comes back."""
+        node = self.serve(b'{"result": {"name": "x"}}\n')
+        self.assertEqual({"name": "x"}, node.ask("fleet", content="x", other=None))
+        self.assertEqual({"method": "fleet", "params": {"content": "x"}}, json.loads(self.heard[0]))
+
+    def test_refusal(self):
+        """An error keeps its message and its exit code."""
+        for code in (1, 2, 4):
+            text = json.dumps({"error": {"code": code, "message": "no"}})
+            node = self.serve(text.encode() + b"\n")
+            error = self.assertRaises(P2PDistError, node.ask, "add")
+            self.assertEqual((code, "no"), (error.exit_code, str(error)))
+
+    def test_nobody_there(self):
+        """Without a node the error says which option names another one."""
+        node = remote.Remote(self.mktemp())
+        error = self.assertRaises(remote.NotRunning, node.ask, "status")
+        self.assertIn("--state-dir", str(error))
+
+    def test_half_an_answer(self):
+        """A node that hangs up, or answers nonsense, is an error too."""
+        for text in (b"", b'{"result"', b"nonsense\n"):
+            node = self.serve(text)
+            self.assertRaises(remote.NotRunning, node.ask, "status")
