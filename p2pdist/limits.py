@@ -180,7 +180,7 @@ LOOKUP_FINDERS: Final = 4
 """Finders from whom the longer list is pulled."""
 WALK_HOP_COST: Final = 0.25
 """Of the typical round trip, for the hop a walk must still take after one that stores nothing."""
-WALK_BIT_COST: Final = 0.06
+WALK_BIT_COST: Final = 0.065
 """Of the typical round trip, for each bit of distance still to go."""
 WALK_STORER_BITS: Final = (-1.0, 0.2)
 """Bits beyond the distance where STORERS nodes live: up to the first a node surely is a storer,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+from typing import Any
+
+from twisted.internet.defer import Deferred
 
 from p2pdist import limits
 from p2pdist.errors import UnexpectedMessage
@@ -106,6 +109,7 @@ class FetchTests(TestCase):
         """What is served is the encoded metadata, in parts that name their place."""
         parcel = metadata_parcel(b"abcdef")
         self.assertEqual(6, parcel.size)
-        self.assertEqual(b"cd", self.result_of(parcel.read(2, 2)))
+        reading: Deferred[Any] = parcel.read(2, 2)
+        self.assertEqual(b"cd", self.result_of(reading))
         parcel.progressed(2)
         parcel.done()

@@ -18,6 +18,7 @@ from p2pdist.errors import (
     LocalProtocolError,
     StorageError,
 )
+from p2pdist.storage.loan import Loan
 from p2pdist.storage.store import Store
 from p2pdist.test.fakes import StepWorkers
 from p2pdist.test.simdisk import PAGE_BYTES
@@ -500,7 +501,7 @@ class PublishingTests(StoreCase):
             workers.finish()
             self.result_of(writing)
         publishing = self.store.publish()
-        served: list[Deferred[bytes]] = []
+        served: list[Deferred[bytes | Loan]] = []
         while workers.waiting:
             served.append(self.store.read(len(served) % 4, 0, 5))
             workers.step(-1)

@@ -1,0 +1,1 @@
+Any node knows how far every machine of its swarm is: ``p2pdist status --fleet``, ``p2pdist why`` and ``p2pdist wait --nodes N|--names FILE|--all``. A running node can be told to ``add``, ``remove``, ``pause``, ``resume`` and ``limit``.
