@@ -31,6 +31,7 @@ from p2pdist.overlay.messages import (
     Status,
 )
 from p2pdist.overlay.search import Search
+from p2pdist.presence import FIND_SELF_S
 from p2pdist.simulation.crowd import Crowd
 from p2pdist.simulation.population import Mix, Population, Role, address_of
 from p2pdist.simulation.study import Study, Summary, World, quantile, summarize
@@ -87,6 +88,14 @@ class Town(Crowd):
         bootstrap.add(tuple(_entry(way) for way in self.ways_in if way != number))
         bootstrap.start()
         self._upkeep_later(number, self.rng.uniform(0.0, limits.UPKEEP_EVERY_S))
+        for seconds in FIND_SELF_S:
+            self.timeline.at(self.timeline.now + seconds, KERNEL, self._find_self, number)
+
+    def _find_self(self, number: int) -> None:
+        """Look for the node's own id, as a ``Presence`` has it done."""
+        if number in self.living:
+            network = self.node(number)
+            network.converge(network.node_id, limits.STORERS).addErrback(_quiet)
 
     def inhabit(self, number: int) -> None:
         """Start a node that has been here for long."""

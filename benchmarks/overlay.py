@@ -243,8 +243,10 @@ def simulated_rows(report: Report, results: Results) -> None:
     holes, there = results.scenes["holes"], results.summaries["holes", OURS]
     report.add(f"{holes.name}: p99", there.p99_ms / 1e3, "s", at_most=holes.held(1.2))
     success(report, results, "nat", None)
-    against(report, results, "nat", TUNED, 0.30, None)
-    against(report, results, "nat", TUNED_CLOSED, None, None)
+    # Kademlia's nodes keep no NAT open for strangers, so that is what the target is about; on our
+    # tables, which keep most NATed nodes out, the other rows hold it against ours as well.
+    against(report, results, "nat", TUNED_CLOSED, 0.30, None)
+    against(report, results, "nat", TUNED, None, None)
     against(report, results, "nat", TUNED_BEP5_TABLES, None, None)
     for key, p50_ms, packets in (("10", 40, 10), ("100", 60, 15)):
         scene, there = results.scenes[key], results.summaries[key, OURS]
