@@ -1,6 +1,6 @@
 """One transfer: one seeder, one downloader, one random file, on loopback, beside other clients.
 
-p2pdist, libtorrent (a v1 and a v2 torrent, default settings) and aria2 take turns, and with them
+p2pdist, libtorrent (a v1 and a v2 torrent, TCP) and aria2 take turns, and with them
 the least any verified copy costs (sendfile -> TCP -> BLAKE3 -> write, in threads), on tmpfs and on
 disk. Each turn has processes of its own. The clock runs from the moment an idle downloader is told
 to begin (aria2: from its start) until the copy is complete, verified and on disk (fsync included).
