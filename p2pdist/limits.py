@@ -519,7 +519,8 @@ CENSUS_RECORD_BYTES: Final = 256
 CENSUS_RECORDS: Final = 5000
 """Nodes of one swarm that are counted; about 1 KiB each."""
 CENSUS_FANOUT: Final = 4
-"""Neighbours told of each new record; the summaries find the one in fifty that misses it."""
+"""Neighbours told of each new record, twice as many of a complete node's; the summaries find the
+one in fifty that misses it."""
 CENSUS_DIGEST: Final = 256
 """Records named in one frame."""
 CENSUS_FRAME_BYTES: Final = 16 * 1024
@@ -528,7 +529,7 @@ CENSUS_OVERHEAD_BYTES: Final = 60
 """Of frame, TCP and IP headers, counted with every frame."""
 CENSUS_TICK_S: Final = 0.25
 CENSUS_SUMMARY_S: Final = (1.0, 30.0)
-"""Between two summaries, from the last news on: the first, doubling, and the longest."""
+"""Between two summaries, from the last news on: the first, a third more each, and the longest."""
 CENSUS_ASK_AGAIN_S: Final = 1.0
 CENSUS_REPORT_S: Final = 2.0
 """How often progress is told in a small fleet, ..."""
@@ -540,7 +541,7 @@ CENSUS_SILENT_ROUNDS: Final = 3
 """Refreshes without a word after which a node counts as silent, ..."""
 CENSUS_FORGET_ROUNDS: Final = 30
 """... and after which it is forgotten."""
-RATE_CENSUS: Final = (3_000.0, 400_000.0)
+RATE_CENSUS: Final = (3_500.0, 800_000.0)
 """Bytes a second one node sends in the long run, and in all when everybody finishes at once."""
 RATE_CENSUS_BURST: Final = (45_000.0, 15_000.0)
 """Bytes of any one second."""

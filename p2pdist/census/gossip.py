@@ -308,7 +308,9 @@ class Census(Generic[Peer]):
         if known is not None:
             self._count(known.record, -1)
         self._quiet_s = limits.CENSUS_SUMMARY_S[0]
-        self._entries[record.tag] = Entry(record, born, limits.CENSUS_FANOUT)
+        # "done" is what everybody waits for: few should need a summary to learn of it
+        heat = limits.CENSUS_FANOUT * (2 if record.report.complete else 1)
+        self._entries[record.tag] = Entry(record, born, heat)
         self._hot[record.tag] = None
         self._count(record, 1)
 
@@ -356,7 +358,7 @@ class Census(Generic[Peer]):
         if now - self._summary_at < self._quiet_s:
             return []
         self._summary_at = now
-        self._quiet_s = min(2 * self._quiet_s, limits.CENSUS_SUMMARY_S[1])
+        self._quiet_s = min(1.3 * self._quiet_s, limits.CENSUS_SUMMARY_S[1])
         hashes = b"".join(h.to_bytes(GROUP_HASH_BYTES, "big") for h in self._hashes)
         return self._sent(self.rng.choice(neighbours), Summary(hashes), len(hashes), now)
 

@@ -130,7 +130,7 @@ class FleetTests(TestCase):
         self.run_for(300)
         self.sent.clear()
         self.run_for(300)
-        self.assertLess(len(self.sent), 60)
+        self.assertLess(len(self.sent), 80)
         self.assertIn(Summary, {type(frame) for _, frame in self.sent})
 
     def test_news_wakes_it(self):
