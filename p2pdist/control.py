@@ -242,7 +242,7 @@ def _host(host: Host) -> Result:
         "complete": report.complete,
         "download_bytes_per_s": report.down,
         "upload_bytes_per_s": report.up,
-        "disk_free": report.disk_free,
+        "disk_free": report.disk_free or None,
         "version": report.version,
         "age_s": round(host.age_s, 1),
         "silent": host.silent,

@@ -83,7 +83,7 @@ class Report:
         pieces: of the content, 0 before the metadata is there.
         down: bytes per second it receives.
         up: bytes per second it sends.
-        disk_free: bytes free where it writes.
+        disk_free: bytes free where it writes, 0 if it does not say.
         version: of the software.
     """
 

@@ -9,12 +9,13 @@ States::
     WALKING -(a peer joined)-> FOUND
        `----(everybody asked said no, or limits.LOOKUP_S passed)-> FAILED
 
-Timeline of one lookup: two walks at once; hedges after about two and four round trips; at 0.25 s a
+Timeline of one lookup: two walks at once; hedges after 1.3 and 2.6 round trips; at 0.25 s a
 question to everybody if the table is small; at 0.5 s the iterative lookup, two more walks and a
 question to the descriptor's own nodes; two more at 1.5 s, and questions to neighbours far from the
-topic, who are nobody's choice. Why so: two walks buy the median, timers per neighbour and hedges
-the tail, and the iteration cures nodes that take queries and drop them (``docs/protocol.md``); the
-rest is for topics with nothing but an attacker's nodes near them.
+topic, who are nobody's choice. A first hop that is lost is replaced at once. Why so: two walks buy
+the median, timers per neighbour and hedges the tail, and the iteration cures nodes that take
+queries and drop them (``docs/overlay.md``); the rest is for topics with nothing but an attacker's
+nodes near them.
 
 Threat: false offers. Only offers for an unguessable open qid count, once per finder; at most
 ``limits.LOOKUP_CANDIDATES`` addresses are tried, one per global host and two per subnet and offer.

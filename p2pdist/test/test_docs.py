@@ -285,7 +285,7 @@ class TableTests(TestCase):
     """Tables that repeat what the code says."""
 
     def test_limits(self):
-        """Every number of the protocol's table of bounds is the one in limits.py."""
+        """Every number of the protocol's table of bounds is the one in limits."""
         units = {"KiB": limits.KIB, "MiB": limits.MIB}
         checked = 0
         for row in rows(document("docs/protocol.md")):

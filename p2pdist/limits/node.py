@@ -1,0 +1,92 @@
+"""Bounds of one process and its disk: descriptors, contents, storage, terminal, control."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from p2pdist.limits.units import GIB, KIB, MIB, TIB
+
+# --- descriptor (decisions 18 and 23) ---
+DESCRIPTOR_BYTES: Final = 64 * KIB
+DESCRIPTOR_NODES: Final = 64
+DESCRIPTOR_WORD: Final = 64
+"""Characters of a number or key; tomllib has its trouble with numbers of 5000 digits."""
+SECRETS: Final = 8
+"""Of one descriptor or secret file: the present one, and those it replaces."""
+SECRET_FILE_BYTES: Final = 4 * KIB
+NAME_BYTES: Final = 255
+PATH_BYTES: Final = 4096
+PATH_DEPTH: Final = 64
+
+# --- signatures of descriptors ---
+SIGNATURE_BYTES: Final = 8 * KIB
+"""Of a .sig file. The largest, of an RSA key of 16384 bits, has 5.7 KiB."""
+SIGNING_KEY_BYTES: Final = 64 * KIB
+"""Of a private key's file."""
+SIGNERS_BYTES: Final = 1 * MIB
+"""Of an allowed-signers file, or of a list of revoked keys."""
+SIGNERS: Final = 4096
+"""Lines in it that hold a key."""
+SIGNER_LINE_BYTES: Final = 8 * KIB
+SIGNER_RSA_BITS_MIN: Final = 2048
+SIGNER_RSA_BITS_MAX: Final = 16384
+"""OpenSSL's own bound."""
+
+# --- content ---
+PIECE_LENGTH_MIN: Final = 64 * KIB
+PIECE_LENGTH_MAX: Final = 16 * MIB
+PIECES_MAX: Final = 1 << 19
+LENGTH_MAX: Final = 8 * TIB
+PIECES_WANTED: Final = 2048
+"""Default piece length: the smallest with at most this many pieces ..."""
+PIECE_LENGTH_USUAL: Final = 4 * MIB
+"""... but not longer than this up to PIECE_LENGTH_USUAL_TO."""
+PIECE_LENGTH_USUAL_TO: Final = 512 * GIB
+METADATA_BYTES: Final = 32 * MIB
+FILES_MAX: Final = 250_000
+COMPONENTS_MAX: Final = 2_000_000
+"""Path components of all files together: each is checked, which takes time."""
+NAME_CACHE: Final = 8192
+"""Checked file names kept; an lru_cache, so many names only cost checking again."""
+ZERO_HASHES: Final = 64
+"""Hashes of zeros kept: one per piece length, and one per odd last piece."""
+HASH_READ_BYTES: Final = 1 * MIB
+"""Read and hashed at once by each thread; stays in the core's cache."""
+
+# --- storage ---
+SYNC_BYTES: Final = 64 * MIB
+SYNC_EVERY_S: Final = 5.0
+"""Data is synced, then its bits: so much work at most is done again after a crash."""
+DISK_THREADS: Final = 4
+DISK_RETRY_S: Final = 30.0
+"""A full disk is tried again this often."""
+OPEN_FILES: Final = 64
+"""File handles one store keeps open."""
+STATE_ALIGN_BYTES: Final = 4096
+"""A state file's slots start at multiples of this, so that a torn write hurts one of them only."""
+PART_NAME_BYTES: Final = 180
+"""Bytes of the name inside a part's name: with HASH8 and suffix it stays below NAME_BYTES."""
+RECORD_BYTES: Final = METADATA_BYTES + 40 * FILES_MAX + 64 * KIB
+"""Largest record of a complete content: its metadata, 40 bytes per file and two paths."""
+
+# --- service ---
+STOP_S: Final = 10.0
+"""A clean stop that takes longer is cut short."""
+PROGRESS_EVERY_S: Final = 1.0
+RATE_WINDOW_S: Final = 5.0
+QUIET_S: Final = 10.0
+"""A session logs what it waits for once it has waited so long, and not oftener than that."""
+LOG_PER_KIND: Final = 10
+"""Lines a minute for one kind of remote trouble; the rest is counted."""
+
+# --- terminal ---
+PRINTED_CHARACTERS: Final = 200
+"""Of a name or address from outside on a line for people; the middle is cut out."""
+PROGRESS_LINE_S: Final = 5.0
+"""Between plain progress lines when there is no terminal."""
+
+# --- control ---
+CONTROL_LINE_BYTES: Final = 64 * KIB
+"""One request of a command to a running node."""
+CONTROL_CLIENTS: Final = 32
+"""Commands connected to it at a time."""

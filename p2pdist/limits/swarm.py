@@ -1,0 +1,191 @@
+"""Bounds of what goes over TCP: frames, connections, peers, pieces on their way, the census."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from p2pdist.limits.overlay import FIRST_CONTACT_TRIES, PING_BYTES
+from p2pdist.limits.units import KIB, MIB
+
+# --- TCP framing (BEP 3 style lengths) ---
+BLOCK_BYTES: Final = 256 * KIB
+"""Framing unit of a piece; a piece itself is granted, verified and blamed whole (decision 18)."""
+CONTROL_FRAME_BYTES: Final = 64 * KIB + 64
+"""A bitfield of PIECES_MAX bits and its header."""
+HAVE_BATCH: Final = 1024
+"""Indices in one have frame."""
+HAVE_EVERY_S: Final = 0.05
+"""The first have goes out at once, those of the next so many seconds together."""
+HANDSHAKE_FRAME_BYTES: Final = 256
+"""Largest frame of a peer that has proved nothing yet; a hello takes 96."""
+BLOCK_MIN_BYTES: Final = 4 * KIB
+BLOCK_S: Final = 0.02
+"""On a slow link blocks shrink to what takes so long, because control frames wait for one."""
+
+# --- connections ---
+CONNECTIONS: Final = 200
+CONNECTIONS_PER_HOST: Final = 8
+"""Per global host; loopback and private hosts are counted by ip and port (decision 15)."""
+CONNECTIONS_UNPROVED: Final = 20
+HANDSHAKE_S: Final = 10.0
+IDLE_S: Final = 120.0
+KEEPALIVE_S: Final = 45.0
+CONNECT_S: Final = 5.0
+DIAL_RETRY_S: Final = (2.0, 60.0)
+DIAL_WAIT_S: Final = 3.0
+"""The joined side dials too when the joiner's connection has not come by then."""
+DIALS: Final = 16
+"""Connections one transfer is dialling at the same time."""
+CLOSE_S: Final = 2.0
+"""A polite close is cut short after that."""
+TICK_S: Final = 1.0
+"""Deadlines of a transfer are looked at so often ..."""
+REST_TICK_S: Final = 10.0
+REST_AFTER_S: Final = 30.0
+"""... and so seldom, so long after the last event, when nobody is connected or to be called."""
+SEND_BUFFER_BYTES: Final = 1 * MIB
+"""Bytes of one piece read ahead of the socket."""
+NOTSENT_BYTES: Final = (4 * KIB, 128 * KIB)
+"""TCP_NOTSENT_LOWAT, by the size of blocks: what waits in the kernel cannot be overtaken by a
+control frame."""
+READ_BYTES: Final = 64 * KIB
+"""Read from one connection at once (Twisted's own bound); less where a rate limit has less room."""
+READ_BEYOND_BYTES: Final = 4 * KIB
+"""Read at once behind the end of a block: the next header, and some control frames."""
+RATE_LIMIT_MIN: Final = 16 * KIB
+"""Bytes per second, the lowest limit: ten times what PIECE_PROGRESS_S and PIECE_PROGRESS_BYTES ask
+of one connection, so that a few can share it and none takes another for stalled."""
+QUANTUM_BYTES: Final = (4 * KIB, 1 * MIB)
+"""Least and most bytes of one turn under a rate limit; in between, what takes BLOCK_S."""
+BURST_S: Final = 0.2
+"""What a rate limit may save up, in seconds of its rate: 2 % of what goes in 10 s, and enough to
+make good what a late timer missed."""
+ASKED_S: Final = 5.0
+"""Under a download limit no more is asked for than comes in so long, but for one piece: then each
+sender is read fast enough to see progress within PIECE_PROGRESS_S."""
+TURNS_S: Final = 0.005
+"""No more often than that turns are given under a rate limit; each time, all that are due."""
+BAN_S: Final = 600.0
+BANS: Final = 4096
+CORRUPT_PIECES_MAX: Final = 2
+"""Bad pieces from one node: the first closes and bans for BAN_S, the second until restart."""
+
+# --- the circle: whom one content is exchanged with (decision 32) ---
+CIRCLE_WANTED: Final = 16
+CIRCLE_MOST: Final = 32
+"""Peers we call for, and peers at most, each content."""
+CIRCLE_OWN: Final = 8
+"""Of these for peers we called: strangers must not be all we are connected to."""
+CIRCLE_SPARE: Final = 8
+"""Peers known beyond CIRCLE_WANTED, for the places that become free."""
+CIRCLE_SWAP_S: Final = 5.0
+"""A full circle makes room for one caller in so long."""
+CIRCLE_USELESS_S: Final = 120.0
+CIRCLE_REPLACE_S: Final = 30.0
+
+DONE_PEERS: Final = 4
+"""Connections between complete nodes that stay, for the census."""
+DONE_LINGER_S: Final = 20.0
+"""The others stay so long, for the last news."""
+
+# --- peer exchange (BEP 11, decision 33) ---
+PEX_PEERS: Final = 50
+"""Peers one frame adds at most, and as many that left."""
+PEX_EVERY_S: Final = (2.0, 60.0)
+"""First pause between two frames to one peer, doubling, and the longest."""
+RATE_PEX: Final = (0.04, 8.0)
+"""Frames taken from one peer, per second and at once: what PEX_EVERY_S needs, and some."""
+PEX_KEPT: Final = 64
+PEX_TELLERS: Final = 64
+"""Addresses remembered of what one peer told, and such peers, the last met."""
+PEX_VAIN: Final = 8
+"""Tries of what one peer told that brought nobody; then it is believed no more."""
+PEX_FREE: Final = 2
+"""Such tries before it has paid for any: its connection cost it as many bytes."""
+PEX_TRY_BYTES: Final = FIRST_CONTACT_TRIES * PING_BYTES
+PEX_TRY_S: Final = 10.0
+"""What a try in vain costs us, and so its teller; when it is one."""
+
+# --- uploading and picking (uploader-scheduled swarm) ---
+UPLOAD_SLOTS: Final = 3
+"""Pieces on the wire side by side, to begin with ..."""
+UPLOAD_SLOTS_RANGE: Final = (2, 4)
+"""... and how far that adapts: one TCP flow does not fill an uplink, many only share it."""
+UPLINK_SPAN_S: Final = 0.1
+"""The uplink's rate is looked at so often."""
+GRANTS_AHEAD: Final = 1
+"""Pieces negotiated while the current one is on the wire ..."""
+GRANTS_AHEAD_MAX: Final = 5
+"""... and at most so many, beyond those that pass while a grant and its answer are under way."""
+POOREST_OF: Final = 3
+"""Eligible peers sampled; the one that holds least is served."""
+ASSEMBLY_BYTES: Final = 32 * MIB
+"""Pieces in assembly in one process."""
+PIECES_IN_FLIGHT: Final = 6
+"""Places of one receiver, beyond what passes during the shortest delay. A piece of a slow peer
+takes a part of one. Fewer spread a swarm of equals better, more cover gaps; never fewer than
+UPLOAD_SLOTS, where the swarm collapses."""
+PROMISES_MAX: Final = 256
+"""Pieces promised to one receiver, whatever their peers' speed."""
+REQUESTS_MAX: Final = 32
+"""Pieces asked for on one connection and not settled."""
+PIECE_PROGRESS_S: Final = 10.0
+"""Without a byte of a promised piece for so long it is given to somebody else."""
+PIECE_PROGRESS_BYTES: Final = 16 * KIB
+"""What counts as progress: less in PIECE_PROGRESS_S is a stall, so that drips gain nothing."""
+ENDGAME_COPIES: Final = 2
+ENDGAME_FACTOR: Final = 2.0
+"""With nothing else to fetch, a piece that took so many usual times is fetched twice."""
+SLOW_FACTOR: Final = 10.0
+"""A piece that took so many usual times loses its place to others that wait for one."""
+SLOW_S: Final = 30.0
+"""The same before any piece has come and shown what is usual; doubled at every theft."""
+STRIKES: Final = 3
+"""Pieces refused or stalled in a row, without one delivered, until a peer is let go."""
+AHEAD_S: Final = 1.0
+"""The next piece is negotiated when the current one ends this soon: decisions stay late."""
+DRAIN_S: Final = 0.05
+"""Sent pieces that arrive this soon, or within twice the shortest time, were in no queue."""
+GRANT_ANSWER_S: Final = 5.0
+"""A grant unanswered for so long holds no slot any more; a late answer still counts."""
+METADATA_PROGRESS_S: Final = 10.0
+DESCRIPTORS: Final = 1024
+"""Transfers in one process."""
+STATE_DIR_MODE: Final = 0o700
+
+# --- census ---
+CENSUS_NAME_BYTES: Final = 64
+CENSUS_VERSION_BYTES: Final = 24
+CENSUS_RECORD_BYTES: Final = 256
+"""The signed part of one node's record."""
+CENSUS_RECORDS: Final = 5000
+"""Nodes of one swarm that are counted; about 1 KiB each."""
+CENSUS_FANOUT: Final = 4
+"""Neighbours told of each new record, twice as many of a complete node's; the summaries find the
+one in fifty that misses it."""
+CENSUS_DIGEST: Final = 256
+"""Records named in one frame."""
+CENSUS_FRAME_BYTES: Final = 16 * 1024
+"""Of records in one frame."""
+CENSUS_OVERHEAD_BYTES: Final = 60
+"""Of frame, TCP and IP headers, counted with every frame."""
+CENSUS_TICK_S: Final = 0.25
+CENSUS_SUMMARY_S: Final = (1.0, 30.0)
+"""Between two summaries, from the last news on: the first, a third more each, and the longest."""
+CENSUS_ASK_AGAIN_S: Final = 1.0
+CENSUS_REPORT_S: Final = 2.0
+"""How often progress is told in a small fleet, ..."""
+CENSUS_REPORT_S_PER_NODE: Final = 0.25
+"""... and how much more rarely for each node that makes any."""
+CENSUS_REFRESH_S: Final = 60.0
+"""How often a node says that it is still there, in a small fleet."""
+CENSUS_SILENT_ROUNDS: Final = 3
+"""Refreshes without a word after which a node counts as silent, ..."""
+CENSUS_FORGET_ROUNDS: Final = 30
+"""... and after which it is forgotten."""
+RATE_CENSUS: Final = (3_500.0, 800_000.0)
+"""Bytes a second one node sends in the long run, and in all when everybody finishes at once."""
+RATE_CENSUS_BURST: Final = (45_000.0, 15_000.0)
+"""Bytes of any one second."""
+RATE_CENSUS_CHECKS: Final = (100.0, 600.0)
+"""Signatures checked for one neighbour: 120 us each."""
