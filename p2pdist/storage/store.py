@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any, cast
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, DeferredLock
@@ -48,8 +49,9 @@ from p2pdist.storage.place import Place
 from p2pdist.storage.publish import publish
 from p2pdist.storage.records import Record, save_record
 from p2pdist.storage.statefile import StateFile
-from p2pdist.storage.survey import geometry_of, run, sha256_of
+from p2pdist.storage.survey import check_sha256, geometry_of, run
 from p2pdist.storage.tree import FileTree, identity
+from p2pdist.storage.unsynced import Unsynced
 
 
 @define(eq=False, repr=False)
@@ -80,10 +82,7 @@ class Store:
     on_lost: Callable[[int], None] | None = field(init=False, default=None)
     geometry: Geometry = field(init=False)
     _pieces: PieceFiles = field(init=False)
-    _unsynced: dict[int, int] = field(init=False, factory=dict)
-    """Pieces written since the last good sync, with the number of the write."""
-    _unsynced_bytes: int = field(init=False, default=0)
-    _writes: int = field(init=False, default=0)
+    _unsynced: Unsynced = field(init=False)
     _withdrawn: bool = field(init=False, default=False)
     """The bits on disk hold a piece that ``have`` does not."""
     _doubtful: bool = field(init=False, default=False)
@@ -94,6 +93,8 @@ class Store:
     _closed: bool = field(init=False, default=False)
     _turn: DeferredLock = field(init=False, factory=DeferredLock)
     """Sync, publish and close, one at a time."""
+    _waiting: list[Deferred[None]] = field(init=False, factory=list)
+    """Calls of :meth:`sync` whose turn has not come."""
     _timer: IDelayedCall | None = field(init=False, default=None)
     _awake: bool = field(init=False, default=True)  # handles may be open
     _jobs: int = field(init=False, default=0)
@@ -101,6 +102,7 @@ class Store:
 
     def __attrs_post_init__(self) -> None:
         self.geometry = geometry_of(self.metadata)
+        self._unsynced = Unsynced(self.geometry.size_of)
         self._pieces = PieceFiles(self._tree, self.metadata, self.geometry)
 
     def __repr__(self) -> str:
@@ -165,19 +167,8 @@ class Store:
     def _written(self, index: int) -> None:
         self.have.set(index)
         self._verified.set(index)
-        self._mark_unsynced((index,))
-        self._sync_within(0.0 if self._unsynced_bytes >= limits.SYNC_BYTES else limits.SYNC_EVERY_S)
-
-    def _mark_unsynced(self, indices: Iterable[int]) -> None:
-        unsynced, size_of = self._unsynced, self.geometry.size_of
-        size, writes = 0, self._writes  # locals: all pieces of a large content may come at once
-        for index in indices:
-            if index not in unsynced:
-                size += size_of(index)
-            writes += 1
-            unsynced[index] = writes
-        self._unsynced_bytes += size
-        self._writes = writes
+        self._unsynced.mark((index,))
+        self._sync_within(0.0 if self._unsynced.size >= limits.SYNC_BYTES else limits.SYNC_EVERY_S)
 
     def _explain(self, error: OSError) -> StorageError:
         if error.errno in NO_SPACE:
@@ -192,30 +183,44 @@ class Store:
 
     def mark_all_unsynced(self) -> None:
         """Treat all pieces as just written: they were found on disk, durable or not."""
-        self._mark_unsynced(self.have)
+        self._unsynced.mark(self.have)
 
     def sync(self) -> Deferred[None]:
         """Make all pieces written so far durable, then their bits.
 
         Runs by itself every ``limits.SYNC_BYTES`` or ``limits.SYNC_EVERY_S``.
 
+        Calls while one waits for its turn share it: on a disk slower than the network each piece
+        would add one, and each would resume the next inside of itself.
+
         Returns:
             Fires when done. Fails with StorageError; then the pieces since the last good sync have
             been read again, those that are not there have been withdrawn, and nothing more is
             written until a sync succeeds.
         """
-        return Deferred.fromCoroutine(self._sync())
+        waiting: Deferred[None] = Deferred()
+        self._waiting.append(waiting)
+        if len(self._waiting) == 1:
+            Deferred.fromCoroutine(self._sync())
+        return waiting
 
     async def _sync(self) -> None:
+        outcome: Failure | None = None
         async with self._turn:
-            self._check_open()
-            await self._flush()
+            together, self._waiting = self._waiting, []
+            try:
+                self._check_open()
+                await self._flush()
+            except BaseException:  # noqa: BLE001 -- whatever it is, it belongs to those who wait
+                outcome = Failure()
+        for waiting in together:
+            waiting.callback(cast("Any", outcome))
 
     async def _flush(self) -> None:
         """Data, then bits. The caller holds the turn."""
         if self._state is None or not (self._unsynced or self._withdrawn):
             return
-        batch = dict(self._unsynced)
+        batch = self._unsynced.batch()
         # Whatever is in `have` now was written before now: the sync below covers it.
         have = self.have.copy()
         stamps = bytes(self._stamps)
@@ -233,9 +238,7 @@ class Store:
             self._sync_failed()
             raise self._explain(error) from error
         self._doubtful = False
-        for index, write in batch.items():
-            if self._unsynced.get(index) == write:
-                self._forget_unsynced(index)
+        self._unsynced.synced(batch)
         if self._unsynced or self._withdrawn:
             self._sync_within(limits.SYNC_EVERY_S)
 
@@ -247,10 +250,6 @@ class Store:
     @staticmethod
     def _save_bits(state: StateFile, stamps: bytes, have: Bitfield) -> None:
         state.save(identity(stamps), have)
-
-    def _forget_unsynced(self, index: int) -> None:
-        if self._unsynced.pop(index, None) is not None:
-            self._unsynced_bytes -= self.geometry.size_of(index)
 
     async def _write_again(self, indices: Iterable[int]) -> None:
         """After a failed sync: read what should have become durable, and write it once more.
@@ -282,7 +281,8 @@ class Store:
 
     def _timed_sync(self) -> None:
         self._timer = None
-        self.sync().addErrback(self._eb_timed_sync)
+        if not self._waiting:
+            self.sync().addErrback(self._eb_timed_sync)
 
     def _eb_timed_sync(self, failure: Failure) -> None:
         if self._closed:
@@ -363,7 +363,7 @@ class Store:
             return
         self.have.clear(index)
         self._verified.clear(index)
-        self._forget_unsynced(index)
+        self._unsynced.forget(index)
         self._withdrawn = True
         self._sync_within(0.0)
         self.log.warn("piece {index} of {path} is lost", index=index, path=self.path)
@@ -412,16 +412,9 @@ class Store:
         Raises:
             StorageError: it differs, in a sentence of its own, or cannot be read.
         """
-        expected = self._sha256
-        if expected is None:
-            return
-        found = await sha256_of(self.place.workers, self._tree, self._check_open)
-        if found != expected.lower():
-            raise StorageError(
-                f"{self.metadata.name} is what hash_key names, but its sha256 is "
-                f"{found} and the descriptor says {expected}; one of the two lines "
-                f"of the descriptor is wrong. Nothing was changed in {self._tree.path}"
-            )
+        await check_sha256(
+            self.place.workers, self._tree, self.metadata.name, self._sha256, self._check_open
+        )
 
     async def keep_record(self) -> None:
         """Write down that the content is complete and how its files look; never fails."""

@@ -158,6 +158,25 @@ async def sha256_of(workers: IWorkers, tree: FileTree, go_on: Callable[[], None]
     return digest.hexdigest()
 
 
+async def check_sha256(
+    workers: IWorkers, tree: FileTree, name: str, expected: str | None, go_on: Callable[[], None]
+) -> None:
+    """Compare a file's bytes with the descriptor's sha256, if it names one.
+
+    Raises:
+        StorageError: it differs, in a sentence of its own, or cannot be read.
+    """
+    if expected is None:
+        return
+    found = await sha256_of(workers, tree, go_on)
+    if found != expected.lower():
+        raise StorageError(
+            f"{name} is what hash_key names, but its sha256 is "
+            f"{found} and the descriptor says {expected}; one of the two lines "
+            f"of the descriptor is wrong. Nothing was changed in {tree.path}"
+        )
+
+
 async def target_facts(place: Place, name: str) -> FileFacts | None:
     """Return what stands where the content called ``name`` belongs, or ``None``.
 

@@ -22,7 +22,7 @@ from p2pdist.storage.loan import Loan
 from p2pdist.storage.store import Store
 from p2pdist.test.fakes import StepWorkers
 from p2pdist.test.simdisk import PAGE_BYTES
-from p2pdist.test.storehouse import DATA, PIECE, Storehouse, folder, one_file
+from p2pdist.test.storehouse import DATA, PIECE, Storehouse, content, folder, one_file
 from p2pdist.test.support import TestCase, given
 
 TARGET = f"{DATA}/file.bin"
@@ -297,6 +297,50 @@ class SyncTests(StoreCase):
         self.house.clock.advance(limits.SYNC_EVERY_S)
         workers.finish()
         self.assertEqual(syncs + 2, self.disk.count("sync_data"))
+
+    def test_slow_disk_does_not_pile_up_syncs(self) -> None:
+        """While one runs, any number of calls share the next; then publishing has its turn.
+
+        As a download on a disk slower than the network has it: each piece asks for a sync.
+        """
+        self.patch(limits, "SYNC_BYTES", PIECE)
+        workers = StepWorkers()
+        self.begin(Storehouse(content({"file.bin": 300 * PIECE}), workers=workers))
+        first = self.store.write_piece(0, self.piece(0))
+        workers.step()
+        self.result_of(first)
+        self.house.clock.advance(0)  # its sync is in a worker, and stays there
+        for index in range(1, 300):
+            writing = self.store.write_piece(index, self.piece(index))
+            workers.step(1)
+            self.result_of(writing)
+            self.house.clock.advance(0)
+        calls = [self.store.sync() for _ in range(300)]
+        publishing = self.store.publish()
+        before = self.disk.count("sync_data")
+        workers.finish()
+        for call in calls:
+            self.result_of(call)
+        self.result_of(publishing)
+        self.assertTrue(self.store.published)
+        self.assertLessEqual(self.disk.count("sync_data") - before, 6)
+
+    def test_failing_sync_tells_all_who_wait(self) -> None:
+        """Each call of :meth:`Store.sync` that shares it fails with its error."""
+        workers = self.begin_stepwise()
+        writing = self.store.write_piece(0, self.piece(0))
+        workers.finish()
+        self.result_of(writing)
+        running = self.store.sync()
+        sharing = [self.store.sync() for _ in range(3)]
+        workers.step()  # the data
+        self.store.mark_all_unsynced()
+        workers.compute()  # the bits
+        self.disk.failing["sync_data"] = [errno.EIO]
+        workers.finish()
+        self.result_of(running)
+        for call in sharing:
+            self.error_of(call, StorageError)
 
     def test_failing_state_file_costs_no_data(self) -> None:
         """When the bits cannot be written, the pieces stay, and the bits follow later."""
