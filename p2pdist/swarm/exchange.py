@@ -173,7 +173,6 @@ class Exchange:
         self.uploader.peer_pieces(node_id, self.picker.peer_has(node_id, pieces))
         self._show_interest(node_id)
         self._wake()
-        self._pump()
 
     def _show_interest(self, node_id: NodeID) -> None:
         interesting = self.picker.interesting(node_id)
@@ -296,8 +295,9 @@ class Exchange:
         """Tell peers whose grants were refused that one would be welcome now."""
         if self._stopped:
             return
-        for node_id in self.picker.ready_again(self._clock.seconds(), room=self._room()):
-            self._peers[node_id].send(Ready())
+        if self.picker.has_refused:
+            for node_id in self.picker.ready_again(self._clock.seconds(), room=self._room()):
+                self._peers[node_id].send(Ready())
         self._wait_for_budget()
 
     def piece_bytes_received(self, peer: PeerConnection, size: int) -> None:

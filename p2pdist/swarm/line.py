@@ -21,6 +21,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Final
 from typing import Protocol as Structural
 
@@ -96,6 +97,7 @@ class Line:
         self._losing = False
         self._dead = False
         self._handed_back = False
+        self._awaited = 1
         transport.pauseProducing()
         reactor.addReader(self)
 
@@ -132,13 +134,28 @@ class Line:
             size = 0
         if not size:
             self._hand_back()
-        elif place is None:
+            return
+        if place is None:
             self._receiver.dataReceived(data)
         else:
             there = min(size, len(place))
             self._receiver.placed(there)
             if size > there and not self._dead:
                 self._receiver.dataReceived(bytes(self._beyond[: size - there]))
+        if not (self._dead or self._handed_back):
+            self._await_rest()
+
+    def _await_rest(self) -> None:
+        """Let the kernel collect the rest of a block: nothing else can come before its end.
+
+        On a slow link a block comes in many segments, and each would wake us for itself.
+        """
+        rest = self._receiver.place()
+        size = 1 if rest is None else min(len(rest), self.bufferSize, limits.READ_BYTES)
+        if size != self._awaited:
+            self._awaited = size
+            with suppress(OSError):  # where this cannot be set, we are woken more often
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
 
     def doWrite(self) -> None:
         """Go on with the queue."""
@@ -240,6 +257,8 @@ class Line:
         """Let the transport read; it meets the same end."""
         if not self._handed_back and not self._dead:
             self._handed_back = True
+            with suppress(OSError):
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
             self._reactor.removeReader(self)
             self._reactor.removeWriter(self)
             self._transport.resumeProducing()

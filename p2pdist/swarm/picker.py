@@ -137,6 +137,7 @@ class PiecePicker:
         self._writing = 0
         self._copies: dict[PieceIndex, dict[NodeID, None]] = {}
         self._sources: dict[NodeID, _Source] = {}
+        self._refused: dict[NodeID, None] = {}  # whose last grant was refused, oldest first
         self._pace = Pace()
         self._pipeline = Pipeline()
         self._rng = rng
@@ -220,6 +221,7 @@ class PiecePicker:
         for index in promised:
             self.dropped(peer, index)
         self.availability.remove(self._sources.pop(peer).pieces)
+        self._refused.pop(peer, None)
         return promised
 
     def peer_has(self, peer: NodeID, pieces: int) -> int:
@@ -288,16 +290,21 @@ class PiecePicker:
     def declined(self, peer: NodeID, reason: DeclineReason) -> None:
         """Remember that the peer's grant was refused."""
         self._sources[peer].declined = reason
+        self._refused[peer] = None
+
+    @property
+    def has_refused(self) -> bool:
+        """Whether any peer waits to be told that its grant would be welcome."""
+        return bool(self._refused)
 
     def ready_again(self, now: float, *, room: bool) -> Iterator[NodeID]:
         """Iterate over refused peers whose grant would now be taken; each is told once."""
         if not room:
             return
-        for peer, source in list(self._sources.items()):
-            if source.declined is None:
-                continue
+        for peer in list(self._refused):
             if not isinstance(self.choose(peer, now), DeclineReason):
-                source.declined = None
+                self._sources[peer].declined = None
+                del self._refused[peer]
                 yield peer
 
     # --- moves of a piece ---
@@ -381,7 +388,7 @@ class PiecePicker:
 
     def displaceable(self, now: float) -> tuple[NodeID, PieceIndex] | None:
         """Return the oldest promise that is slow while a refused peer waits for room, if any."""
-        if all(source.declined is not DeclineReason.BUSY for source in self._sources.values()):
+        if all(self._sources[peer].declined is not DeclineReason.BUSY for peer in self._refused):
             return None
         promises = [
             (since, peer, index)

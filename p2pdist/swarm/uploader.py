@@ -150,6 +150,7 @@ class Uploader:
         self._rng = rng
         self._sent = Tally()
         self._takers: dict[NodeID, _Taker] = {}
+        self._busy: dict[NodeID, _Taker] = {}  # those with grants or pieces, few of many
         self._pace = Pace()
         self._ahead = limits.GRANTS_AHEAD
         self._in_time = 0
@@ -178,6 +179,7 @@ class Uploader:
         for index in list(self._takers[peer].agreed):
             self.ended(peer, index)
         del self._takers[peer]
+        self._busy.pop(peer, None)
 
     def peer_pieces(self, peer: NodeID, pieces: int) -> None:
         """Replace the mask of what the peer claims."""
@@ -217,12 +219,13 @@ class Uploader:
         taker = self._takers[poorest]
         index = self._hint(taker)
         taker.grants.append(now)
+        self._busy[poorest] = taker
         return Offer(poorest, index)
 
     def _places(self, now: float) -> tuple[int, bool]:
         """Return how many places are taken, and whether one of them is about to end."""
         places, ends_soon = 0, False
-        for taker in self._takers.values():
+        for taker in self._busy.values():
             places += sum(now - since < limits.GRANT_ANSWER_S for since in taker.grants)
             for piece in taker.agreed.values():
                 if piece.started is None or taker.holds_slot(piece, now, self._pace.slow_s):
@@ -293,6 +296,7 @@ class Uploader:
         """
         self._answered(peer)
         self._takers[peer].declined = True
+        self._rest(peer)
 
     def _answered(self, peer: NodeID) -> float:
         """Take the peer's oldest grant, and return when it was sent."""
@@ -300,6 +304,11 @@ class Uploader:
         if not grants:
             raise UnexpectedMessage("no-grant")
         return grants.pop(0)
+
+    def _rest(self, peer: NodeID) -> None:
+        """Leave the peer out of the sums while nothing is granted to it or agreed with it."""
+        if not self._takers[peer].outstanding:
+            self._busy.pop(peer, None)
 
     def ready(self, peer: NodeID) -> None:
         """The peer takes its refusal back."""
@@ -311,12 +320,12 @@ class Uploader:
         """Waiting -> sending: return the piece to start, or ``None``."""
         slots = sum(
             taker.holds_slot(piece, now, self._pace.slow_s)
-            for taker in self._takers.values()
+            for taker in self._busy.values()
             for piece in taker.agreed.values()
         )
         if slots >= self._uplink.slots:
             return None
-        for peer, taker in self._takers.items():
+        for peer, taker in self._busy.items():
             for index, piece in taker.agreed.items():
                 if piece.started is None:
                     piece.started = piece.progress_at = now
@@ -353,6 +362,7 @@ class Uploader:
         if piece is None or piece.started is None or piece.sent_at is None:
             raise UnexpectedMessage("received-unsent", str(index))
         del taker.agreed[index]
+        self._rest(peer)
         taker.given += 1
         self._pace.took(now - piece.started)
         self._answers.passed(now)
@@ -363,12 +373,12 @@ class Uploader:
 
     def _adapt_ahead(self, now: float) -> None:
         """A slot is free: negotiate earlier if nothing waits for it, later if that goes on well."""
-        if any(piece.started is None for t in self._takers.values() for piece in t.agreed.values()):
+        if any(piece.started is None for t in self._busy.values() for piece in t.agreed.values()):
             self._in_time += 1
             if self._in_time >= _IN_TIME:
                 self._in_time = 0
                 self._ahead = max(limits.GRANTS_AHEAD, self._ahead - 1)
-        elif any(taker.grants for taker in self._takers.values()):
+        elif any(taker.grants for taker in self._busy.values()):
             self._in_time = 0
             most = limits.GRANTS_AHEAD_MAX + self._answers.filling(now)
             self._ahead = min(most, self._ahead + 1)
@@ -376,13 +386,14 @@ class Uploader:
     def ended(self, peer: NodeID, index: PieceIndex) -> None:
         """Waiting or sending -> end, without the peer having it."""
         del self._takers[peer].agreed[index]
+        self._rest(peer)
         self._sent.remove(masks.bit(index))
 
     def stalled(self, now: float) -> list[NodeID]:
         """Return the peers that have not read PIECE_PROGRESS_BYTES for PIECE_PROGRESS_S."""
         return [
             peer
-            for peer, taker in self._takers.items()
+            for peer, taker in self._busy.items()
             if any(
                 piece.started is not None
                 and piece.sent_at is None

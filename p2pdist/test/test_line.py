@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import select
 import socket
 from typing import Any
 
@@ -249,6 +250,27 @@ class LineTests(TestCase):
         self.assertEqual(10 + limits.READ_BEYOND_BYTES, len(self.ends.received))
         self.line.doRead()
         self.assertEqual(10 + limits.READ_BEYOND_BYTES + limits.READ_BYTES, len(self.ends.received))
+
+    def test_wakes_once_for_the_rest_of_a_block(self) -> None:
+        """While bytes of a place are missing, the kernel tells of them only when all are there."""
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listening.close)
+        far = socket.create_connection(listening.getsockname())
+        self.addCleanup(far.close)
+        ours = listening.accept()[0]
+        self.addCleanup(ours.close)
+        line = speed_up(Transport(ours, self.reactor), self.ends)
+        assert line is not None
+        self.addCleanup(line.close)
+        wakes = select.poll()
+        wakes.register(line.fileno(), select.POLLIN)
+        self.ends.where = memoryview(bytearray(1000))
+        for part, woken in ((100, True), (500, False), (399, False), (1, True), (1, True)):
+            far.send(bytes(part))
+            self.assertEqual(woken, bool(wakes.poll(5000 if woken else 0)), part)
+            if woken:
+                line.doRead()
+        self.assertEqual((None, b"\0"), (self.ends.where, self.ends.received))
 
     def test_end_is_handed_back(self) -> None:
         """At the end of the stream, or when the socket breaks, the transport reads again."""
