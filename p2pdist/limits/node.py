@@ -57,6 +57,8 @@ HASH_READ_BYTES: Final = 1 * MIB
 SYNC_BYTES: Final = 64 * MIB
 SYNC_EVERY_S: Final = 5.0
 """Data is synced, then its bits: so much work at most is done again after a crash."""
+RESUME_HASH_BYTES: Final = 4 * SYNC_BYTES
+"""Hashed at a start to find pieces that were written and not yet recorded: a fifth of a second."""
 DISK_THREADS: Final = 4
 DISK_RETRY_S: Final = 30.0
 """A full disk is tried again this often."""

@@ -3,8 +3,10 @@
 Job: bring part and state file into agreement and hand over a :class:`~p2pdist.storage.store.Store`
 that may be written to. Bits are trusted only for exactly the part they were written for (device,
 inode and size of each file: decision 20), for data is synced before bits; otherwise the whole part
-is hashed. Does NOT look at the target. Threat: crashes anywhere in between, and whatever else
-stands under the part's name. Tests: ``test_create``, ``test_locate``, ``test_crash``.
+is hashed. Pieces that were written and not yet recorded when the last process died are looked for
+where the part has bytes and no bit (``limits.RESUME_HASH_BYTES`` at most). Does NOT look at the
+target. Threat: crashes anywhere in between, and whatever else stands under the part's name. Tests:
+``test_create``, ``test_locate``, ``test_resume``, ``test_crash``.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import TypeVar
 
 from attrs import define, field
 
+from p2pdist import limits
 from p2pdist.content import Metadata
 from p2pdist.descriptor import Descriptor
 from p2pdist.errors import AlreadyRunning, DiskFull, HashMismatch
@@ -27,7 +30,7 @@ from p2pdist.storage.pieces import Bitfield, Geometry
 from p2pdist.storage.place import Place
 from p2pdist.storage.statefile import StateFile
 from p2pdist.storage.store import Store
-from p2pdist.storage.survey import geometry_of, matching_pieces, run
+from p2pdist.storage.survey import geometry_of, good_pieces, matching_pieces, run
 from p2pdist.storage.tree import FileTree, identity
 
 T = TypeVar("T")
@@ -164,14 +167,39 @@ class _Opening:
     async def open(self, progress: Progress) -> Store:
         trusted = await self.run(self._trusted_bits)
         if trusted is not None:
-            return await self._store(trusted, verified=Bitfield(self.geometry.count))
+            return await self._resumed(trusted)
         have = Bitfield(self.geometry.count)
         if self.leftover:
             have = await matching_pieces(self.place.workers, self.tree, self.metadata, progress)
         await self.run(partial(self._make, have))
         store = await self._store(have, verified=have.copy())
-        store.mark_all_unsynced()  # they were found, not synced
+        store.mark_unsynced(have)  # they were found, not synced
         return store
+
+    async def _resumed(self, have: Bitfield) -> Store:
+        """Trust the bits; look at what lies on disk without one, which was written last."""
+        unrecorded = await self.run(partial(self._unrecorded, have))
+        found = await good_pieces(self.place.workers, self.tree, self.metadata, unrecorded)
+        verified = Bitfield(self.geometry.count)
+        for index in found:
+            have.set(index)
+            verified.set(index)
+        store = await self._store(have, verified=verified)
+        store.mark_unsynced(found)
+        return store
+
+    def _unrecorded(self, have: Bitfield) -> list[int]:
+        """Return the pieces without a bit that do not lie in holes, as many as may be hashed."""
+        missing = set(have.missing())
+        missing.difference_update(self.tree.holes(self.geometry.piece_length, reserved=True))
+        room = limits.RESUME_HASH_BYTES
+        chosen: list[int] = []
+        for index in sorted(missing):
+            room -= self.geometry.size_of(index)
+            if room < 0:
+                break
+            chosen.append(index)
+        return chosen
 
     def _trusted_bits(self) -> Bitfield | None:
         if self.state.metadata is None or not self.leftover or not self.tree.lengths_right():

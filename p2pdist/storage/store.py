@@ -181,9 +181,9 @@ class Store:
 
     # --- syncing ---
 
-    def mark_all_unsynced(self) -> None:
-        """Treat all pieces as just written: they were found on disk, durable or not."""
-        self._unsynced.mark(self.have)
+    def mark_unsynced(self, indices: Iterable[int]) -> None:
+        """Treat pieces as just written: they were found on disk, durable or not."""
+        self._unsynced.mark(indices)
 
     def sync(self) -> Deferred[None]:
         """Make all pieces written so far durable, then their bits.

@@ -222,6 +222,37 @@ async def matching_pieces(
     return await workers.run(compare)
 
 
+async def good_pieces(
+    workers: IWorkers, tree: FileTree, metadata: Metadata, indices: Iterable[int]
+) -> list[int]:
+    """Return which of these pieces the tree holds; one that cannot be read is none.
+
+    Raises:
+        StorageError: as :func:`hash_pieces`.
+    """
+    geometry = geometry_of(metadata)
+    found = []
+
+    def job(index: int) -> bool:
+        try:
+            digest, _ = tree.hash(geometry.offset_of(index), geometry.size_of(index))
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return False
+            raise
+        return digest == metadata.piece_hash(index)
+
+    def done(index: int, good: bool) -> None:
+        if good:
+            found.append(index)
+
+    try:
+        await in_lanes(workers, indices, job, done)
+    except OSError as error:
+        raise storage_error(error, tree.path) from error
+    return found
+
+
 @frozen
 class Survey:
     """What a target turned out to be.

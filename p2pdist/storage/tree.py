@@ -260,17 +260,18 @@ class FileTree:
             kept += block[max(keep.start or 0, start) - start : max(keep.stop - start, 0)]
         return hasher.digest(), bytes(kept)
 
-    def holes(self, piece_length: int) -> Iterator[int]:
+    def holes(self, piece_length: int, *, reserved: bool = False) -> Iterator[int]:
         """Yield the pieces of so many bytes that lie in holes of files that have any.
 
-        What the file system tells of holes is believed, as the zeros would be when read.
+        What the file system tells of holes is believed, as the zeros would be when read. Space
+        reserved ahead and never written is told as a hole too; with ``reserved`` it is asked for.
 
         Raises:
             OSError: a file cannot be opened.
         """
         for file in range(self.layout.count):
             length = self.layout.length_of(file)
-            if length < piece_length or not self._is_sparse(file):
+            if length < piece_length or not (reserved or self._is_sparse(file)):
                 continue
             with self.borrow(file) as handle:
                 yield from self._holes(handle, file, piece_length)

@@ -49,6 +49,8 @@ class _Node:
     # a file: bytes as seen, bytes on the device, changes in between
     data: bytearray = field(factory=bytearray)
     pages: set[int] = field(factory=set)
+    reserved: set[int] = field(factory=set)
+    """Pages that take up space and hold nothing yet."""
     durable: bytearray = field(factory=bytearray)
     unsynced: list[tuple[int, bytes | None]] = field(factory=list)
     """(offset, bytes written), or (size, None) for a truncation."""
@@ -166,7 +168,9 @@ class SimDisk:
         node.unsynced.clear()
         node.data = bytearray(node.durable)
         pages = range(-(-len(node.data) // PAGE_BYTES))
-        node.pages |= {p for p in pages if any(node.data[p * PAGE_BYTES : (p + 1) * PAGE_BYTES])}
+        held = {p for p in pages if any(node.data[p * PAGE_BYTES : (p + 1) * PAGE_BYTES])}
+        node.pages |= held
+        node.reserved -= held
 
     def put(self, path: str, data: bytes = b"", *, mode: int = 0o644) -> None:
         """Make a durable file with its folders, as if it had always been there."""
@@ -174,6 +178,7 @@ class SimDisk:
         node = folder.names.get(name) or self._new(Kind.FILE, mode)
         node.data, node.durable = bytearray(data), bytearray(data)
         node.pages = set(range(-(-len(data) // PAGE_BYTES)))
+        node.reserved.clear()
         node.unsynced.clear()
         node.time = self._tick()
         self._place(folder, name, node)
@@ -200,6 +205,7 @@ class SimDisk:
         """Invert a byte on the device without anybody noticing by the stamp."""
         node = self._find(path)
         node.pages.add(offset // PAGE_BYTES)  # no hole, whatever it was
+        node.reserved.discard(offset // PAGE_BYTES)
         for data in (node.data, node.durable):
             if offset < len(data):
                 data[offset] ^= 0xFF
@@ -418,9 +424,10 @@ class SimDisk:
         node = self._handles[handle]
         if "next_data" in self.unsupported:
             return offset
-        if offset // PAGE_BYTES in node.pages:
+        held = node.pages - node.reserved
+        if offset // PAGE_BYTES in held:
             return offset
-        later = [page * PAGE_BYTES for page in node.pages if page * PAGE_BYTES > offset]
+        later = [page * PAGE_BYTES for page in held if page * PAGE_BYTES > offset]
         return min(later, default=len(node.data))
 
     def write(self, handle: int, offset: int, data: bytes | memoryview) -> None:
@@ -437,6 +444,7 @@ class SimDisk:
             view, offset = view[size:], offset + size
 
     def _take_page(self, node: _Node, page: int) -> None:
+        node.reserved.discard(page)
         if page not in node.pages:
             if self._free() < PAGE_BYTES:
                 raise _error(errno.ENOSPC)
@@ -448,6 +456,7 @@ class SimDisk:
         node = self._handles[handle]
         _apply(node.data, size, None)
         node.pages = {page for page in node.pages if page * PAGE_BYTES < size}
+        node.reserved &= node.pages
         node.unsynced.append((size, None))
         node.time = self._tick()
 
@@ -461,6 +470,7 @@ class SimDisk:
         if len(wanted) * PAGE_BYTES > self._free():
             raise _error(errno.ENOSPC)
         node.pages |= wanted
+        node.reserved |= wanted
         if size > len(node.data):
             _apply(node.data, size, None)
             node.unsynced.append((size, None))

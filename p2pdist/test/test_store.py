@@ -334,7 +334,7 @@ class SyncTests(StoreCase):
         running = self.store.sync()
         sharing = [self.store.sync() for _ in range(3)]
         workers.step()  # the data
-        self.store.mark_all_unsynced()
+        self.store.mark_unsynced(self.store.have)
         workers.compute()  # the bits
         self.disk.failing["sync_data"] = [errno.EIO]
         workers.finish()
@@ -406,6 +406,7 @@ class ReadingTests(StoreCase):
         self.disk.failing["read"] = [errno.EIO]
         self.error_of(self.store.read(0, 0, 5), StorageError)
         self.house.clock.advance(0)
+        self.disk.flip(self.house.part, 10)  # else it would be found good, and taken back
         self.disk.crash(lambda: 0.0)
         found = self.next_process()
         assert found is not None
