@@ -10,13 +10,14 @@ import os
 from collections.abc import Callable
 from functools import partial
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IReactorTCP
 
 from p2pdist import limits
 from p2pdist.addresses import Address
+from p2pdist.census.records import Report
 from p2pdist.config import Config
 from p2pdist.content import Metadata
 from p2pdist.descriptor import Descriptor
@@ -31,6 +32,7 @@ from p2pdist.overlay.network import Network
 from p2pdist.overlaynode import NodeService
 from p2pdist.presence import Presence
 from p2pdist.session import Session
+from p2pdist.storage.freespace import FreeSpace
 from p2pdist.storage.place import Place
 from p2pdist.storage.store import Store
 from p2pdist.swarm.admission import Admission
@@ -73,6 +75,7 @@ class TransferService(Service):
 
     Attributes:
         transport_for: how the connections of a swarm are made; refuses private ones.
+        upkeep: to be called every few seconds.
     """
 
     log = new_logger()
@@ -91,6 +94,8 @@ class TransferService(Service):
         self._shaper.set_limits(config.rates)
         self._admission = Admission()
         self._budget = AssemblyBudget()
+        self._free = FreeSpace(machine.disk, machine.workers, machine.reactor, config.directory)
+        self.upkeep = self._free.look
         self._by_topic: dict[Topic, Transfer] = {}
         self.listener = PeerListener(
             node_key=key,
@@ -143,6 +148,7 @@ class TransferService(Service):
             state_directory=self.config.state_dir,
             path=path,
             replace=replace,
+            timer=self.machine.timer,
         )
         presences = tuple(self.overlay.join(keys) for keys in networks)
         session = Session(
@@ -215,9 +221,16 @@ class TransferService(Service):
             key=self._key,
             topic=session.transfer.topic,
             rng=self.machine.rng,
-            report=partial(session.report, self.config.name),
+            report=partial(self._report, session),
             peers=session.transfer.connections,
             send=lambda peer, frame: peer.send(frame),
+        )
+
+    def _report(self, session: Session) -> Report:
+        """Return what the fleet is told; a full disk has one byte free, for 0 says nothing."""
+        free = self._free.bytes
+        return evolve(
+            session.report(self.config.name), disk_free=0 if free is None else max(1, free)
         )
 
     def _known_peers(
@@ -289,6 +302,7 @@ class TransferService(Service):
     def startService(self) -> None:
         """Begin every session."""
         super().startService()
+        self.upkeep()
         for session in self.sessions.values():
             session.start()
 
@@ -297,7 +311,7 @@ class TransferService(Service):
         super().stopService()
         self.listener.stop()
         stopping = [session.stop() for session in self.sessions.values()]
-        return gatherResults(stopping, consumeErrors=True).addCallback(lambda _: None)
+        return gatherResults([*stopping, self._free.idle()], consumeErrors=True).addCallback(lambda _: None)
 
 
 def _content_added(presences: tuple[Presence, ...]) -> None:

@@ -139,8 +139,8 @@ class Control:
                 {"node": str(report.entry), "state": report.state.value} for report in status.nodes
             ],
             "fleet": {
-                "nodes": sum(not host.gone for host in hosts),
-                "done": sum(not host.gone and host.record.report.complete for host in hosts),
+                "nodes": sum(host.counts for host in hosts),
+                "done": sum(host.record.report.complete for host in hosts),
             },
         }
 

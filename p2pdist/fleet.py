@@ -39,13 +39,16 @@ def limiting(stage: Stage, progress: Progress, pace: Pace, limit: int | None) ->
         limit: bytes a second that may come in, or ``None``.
     """
     down = progress.download_bytes_per_s
+    backlog = pace.waiting_bytes >= BACKLOG * pace.room_bytes
     causes = (
         (stage in {Stage.FAILED, Stage.STOPPED}, Reason.FAILED),
         (pace.disk_full, Reason.DISK_FULL),
         (stage is Stage.SEEDING, Reason.DONE),
         (stage is Stage.CHECKING, Reason.HASHING),
+        (pace.complete, Reason.DISK),
+        (backlog and pace.hashing, Reason.HASHING),
+        (backlog, Reason.DISK),
         (stage in SEARCHING or not progress.peers, Reason.FINDING_PEERS),
-        (pace.waiting_bytes >= BACKLOG * pace.room_bytes, Reason.DISK),
         (limit is not None and down >= NEARLY * limit, Reason.OWN_LIMIT),
         (pace.in_flight > 0, Reason.REMOTE_UPLOAD),
         (pace.wanted_nowhere, Reason.NO_PEER_HAS_PIECES),
@@ -88,7 +91,7 @@ SENTENCES = {
     Reason.REMOTE_UPLOAD: "takes what its peers send; their upload is the limit",
     Reason.OWN_LIMIT: "is held back by its own --download-limit",
     Reason.DISK: "waits for its disk to write",
-    Reason.HASHING: "is busy checking what it has",
+    Reason.HASHING: "is busy checking hashes; its processor is the limit",
     Reason.DISK_FULL: "has no disk space left; it goes on by itself when there is",
     Reason.PAUSED: "is paused; p2pdist resume lets it go on",
     Reason.FAILED: "failed; its log says why",
@@ -215,3 +218,8 @@ class Host:
     def gone(self) -> bool:
         """Whether it said that it leaves."""
         return self.record.report.state is NodeState.LEFT
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is one of the fleet: it is still there, or was done when it left."""
+        return not self.gone or self.record.report.complete

@@ -44,6 +44,7 @@ class Machine:
         rng: chance that need not be secret.
         wall: the time of day, in seconds; only its jumps matter.
         machine_id: what tells this machine from its clones.
+        timer: seconds, for measuring work in workers; any thread may call it.
         private_addresses: private IPv4 addresses of this machine, for LAN discovery.
         local_address: returns the IP that a datagram to an address leaves from, or ``None``.
     """
@@ -56,6 +57,7 @@ class Machine:
     rng: random.Random
     wall: Callable[[], float]
     machine_id: bytes = b""
+    timer: Callable[[], float] = time.perf_counter
     private_addresses: tuple[str, ...] = ()
     local_address: LocalAddress = nowhere
 

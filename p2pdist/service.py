@@ -79,6 +79,7 @@ class P2PDistService(MultiService):
             self.contents.sessions,
             self._state,
             remembered,
+            (self.contents.upkeep,),
         )
         for service in (self.overlay, self.contents, self.upkeep):
             service.setServiceParent(self)

@@ -39,6 +39,7 @@ class UpkeepService(Service):
         sessions: whose waits and peers are looked after.
         state: where neighbours are saved, or ``None``.
         remembered: of earlier runs, by tag.
+        others: called every few seconds too.
     """
 
     log = new_logger()
@@ -51,6 +52,7 @@ class UpkeepService(Service):
         sessions: dict[HashKey, Session],
         state: StateDirectory | None,
         remembered: dict[bytes, Remembered],
+        others: tuple[Callable[[], None], ...] = (),
     ) -> None:
         self._machine = machine
         self._node = node
@@ -58,6 +60,7 @@ class UpkeepService(Service):
         self._sessions = sessions
         self._state = state
         self._remembered = remembered
+        self._others = others
         self._loop = LoopingCall(self._tick)
         self._loop.clock = machine.reactor
         self._ticks = 0
@@ -78,6 +81,7 @@ class UpkeepService(Service):
         self._ticks += 1
         for upkeep in (
             self._node.upkeep,
+            *self._others,
             *(session.upkeep for session in self._sessions.values()),
             *(presence.look_for_ourselves for presence in self._presences.values()),
         ):

@@ -83,7 +83,7 @@ class Report:
         pieces: of the content, 0 before the metadata is there.
         down: bytes per second it receives.
         up: bytes per second it sends.
-        disk_free: bytes free where it writes, 0 if it does not say.
+        disk_free: bytes free where it writes, 0 if it does not say; a full disk has 1.
         version: of the software.
     """
 
@@ -99,8 +99,14 @@ class Report:
 
     @property
     def complete(self) -> bool:
-        """Whether it has everything."""
-        return 0 < self.pieces == self.have
+        """Whether it has everything under its final name, also if it left since then.
+
+        All pieces verified is less: the last sync, the descriptor's sha256 or the final name may
+        still be wanting, for good if they fail.
+        """
+        over = self.state is NodeState.SEEDING
+        over = over or (self.state is NodeState.LEFT and self.reason is Reason.DONE)
+        return over and 0 < self.pieces == self.have
 
 
 @frozen

@@ -60,6 +60,8 @@ SYNC_EVERY_S: Final = 5.0
 RESUME_HASH_BYTES: Final = 4 * SYNC_BYTES
 """Hashed at a start to find pieces that were written and not yet recorded: a fifth of a second."""
 DISK_THREADS: Final = 4
+FREE_SPACE_EVERY_S: Final = 30.0
+"""How often the fleet's record of free disk space is looked at, at most."""
 DISK_RETRY_S: Final = 30.0
 """A full disk is tried again this often."""
 OPEN_FILES: Final = 64

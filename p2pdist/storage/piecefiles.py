@@ -6,12 +6,13 @@ here. All methods that touch files block and run in workers. Tests: ``test_store
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from attrs import field, frozen
 
 from p2pdist.content import Metadata, hash_piece
 from p2pdist.errors import HashMismatch
+from p2pdist.storage.effort import Spent
 from p2pdist.storage.loan import Loan
 from p2pdist.storage.pieces import Geometry
 from p2pdist.storage.tree import FileTree
@@ -71,16 +72,21 @@ class PieceFiles:
         """
         return self.tree.read(self.geometry.offset_of(index), self.geometry.size_of(index))
 
-    def write(self, index: int, data: bytes | memoryview) -> None:
-        """Check the piece in memory, then write it.
+    def write(
+        self, index: int, data: bytes | memoryview, timer: Callable[[], float] = lambda: 0.0
+    ) -> Spent:
+        """Check the piece in memory, then write it; return what that took by ``timer``.
 
         Raises:
             HashMismatch: nothing is written.
             OSError: any part of it may be written.
         """
+        start = timer()
         if not self.matches(index, data):
             raise HashMismatch(index)
+        checked = timer()
         self.tree.write(self.geometry.offset_of(index), data)
+        return Spent(checked - start, timer() - checked)
 
     def sync(self, indices: Iterable[int]) -> None:
         """Make pieces durable.

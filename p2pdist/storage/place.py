@@ -6,7 +6,8 @@ Tests: ``test_locate``, ``test_create``.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 from attrs import field, frozen
 from twisted.internet.interfaces import IReactorTime
@@ -34,6 +35,7 @@ class Place:
         path: an existing file or folder the operator named (``seed --path``), under whatever name
             and wherever; it is only read, and links to files are followed there.
         replace: an existing target with other content may be replaced.
+        timer: seconds, for measuring work in workers.
     """
 
     disk: IDisk
@@ -43,6 +45,7 @@ class Place:
     state_directory: str | None = None
     path: str | None = None
     replace: bool = False
+    timer: Callable[[], float] = field(default=time.perf_counter, repr=False)
 
     def target(self, name: str) -> tuple[str, str]:
         """Return folder and name of the complete content that is called ``name``."""

@@ -42,6 +42,7 @@ from p2pdist.storage.disk import (
     TRANSIENT,
     storage_error,
 )
+from p2pdist.storage.effort import Effort
 from p2pdist.storage.loan import Loan
 from p2pdist.storage.piecefiles import PieceFiles
 from p2pdist.storage.pieces import Bitfield, Geometry
@@ -66,6 +67,7 @@ class Store:
             never change it.
         on_lost: called in the reactor thread with the index of each piece that is withdrawn.
         geometry: how the content is cut.
+        effort: what writing pieces costs.
     """
 
     log = new_logger()
@@ -81,6 +83,7 @@ class Store:
     _verified: Bitfield = field(kw_only=True)
     on_lost: Callable[[int], None] | None = field(init=False, default=None)
     geometry: Geometry = field(init=False)
+    effort: Effort = field(init=False, factory=Effort)
     _pieces: PieceFiles = field(init=False)
     _unsynced: Unsynced = field(init=False)
     _withdrawn: bool = field(init=False, default=False)
@@ -159,7 +162,8 @@ class Store:
             while failures != self._sync_failures:  # once more if a sync failed meanwhile
                 failures = self._sync_failures
                 try:
-                    await self.place.workers.run(partial(self._pieces.write, index, data))
+                    write = partial(self._pieces.write, index, data, self.place.timer)
+                    self.effort.add(await self.place.workers.run(write))
                 except OSError as error:
                     raise self._explain(error) from error
             self._written(index)

@@ -27,6 +27,8 @@ class Pace:
         in_flight: pieces on their way in.
         waiting_bytes: that came and are not yet verified and on disk.
         room_bytes: that may be on their way and waiting together.
+        hashing: checking pieces takes longer than writing them.
+        complete: every piece is verified; what is left is sync, sha256 and final name.
     """
 
     disk_full: bool = False
@@ -34,10 +36,12 @@ class Pace:
     in_flight: int = 0
     waiting_bytes: int = 0
     room_bytes: int = 1
+    hashing: bool = False
+    complete: bool = False
 
 
-def pace(exchange: Exchange | None, *, disk_full: bool) -> Pace:
-    """Return what a transfer's download is doing."""
+def pace(exchange: Exchange | None, *, disk_full: bool, hashing: bool = False) -> Pace:
+    """Return what a transfer's download is doing; ``hashing`` as in :class:`Pace`."""
     if exchange is None:
         return Pace(disk_full=disk_full)
     missing, _, writing, _ = exchange.picker.states()
@@ -47,6 +51,8 @@ def pace(exchange: Exchange | None, *, disk_full: bool) -> Pace:
         in_flight=exchange.picker.in_flight,
         waiting_bytes=writing.bit_count() * exchange.geometry.piece_length,
         room_bytes=limits.ASSEMBLY_BYTES,
+        hashing=hashing,
+        complete=exchange.picker.complete,
     )
 
 

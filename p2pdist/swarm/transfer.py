@@ -188,7 +188,8 @@ class Transfer:
 
     def pace(self) -> Pace:
         """Return what the download is doing, for whoever asks what limits it."""
-        return pace(self._exchange, disk_full=bool(self._paused))
+        hashing = self.store is not None and self.store.effort.mostly_hashing
+        return pace(self._exchange, disk_full=bool(self._paused), hashing=hashing)
 
     def connections(self) -> list[PeerConnection]:
         """Return the connections to peers."""

@@ -5,6 +5,7 @@ A :class:`Station` is one machine with its disk; it survives crashes and starts 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from attrs import define, evolve, field
@@ -43,11 +44,13 @@ class Station:
         host: in the simulated network.
         disk: its files; /data is the download folder, /state the state directory.
         service: of the present process, if one was started.
+        timer: what work in its workers takes; nothing, unless a test says otherwise.
     """
 
     host: Host
     disk: SimDisk = field(factory=SimDisk)
     service: P2PDistService | None = None
+    timer: Callable[[], float] = lambda: 0.0  # noqa: E731 -- a default, not a name
 
     @classmethod
     def at(cls, world: World, *addresses: str, disk: SimDisk | None = None) -> Station:
@@ -74,6 +77,7 @@ class Station:
             entropy=host.entropy,
             rng=host.rng,
             wall=host.reactor.seconds,
+            timer=self.timer,
             private_addresses=tuple(ip for ip in host.addresses if ":" not in ip),
             local_address=host.local_address,
         )

@@ -62,6 +62,18 @@ class RecordTests(TestCase):
         self.assertTrue(DONE.complete)
         self.assertFalse(Report(name="no metadata yet").complete)
 
+    def test_verified_is_not_done(self):
+        """Done is who has everything under its final name, or had it when it left."""
+        for state, reason, done in (
+            (NodeState.SEEDING, Reason.DONE, True),
+            (NodeState.DOWNLOADING, Reason.DISK, False),
+            (NodeState.FAILED, Reason.FAILED, False),
+            (NodeState.LEFT, Reason.DONE, True),
+            (NodeState.LEFT, Reason.DISK, False),
+        ):
+            found = evolve(DONE, state=state, reason=reason).complete
+            self.assertEqual(done, found, (state, reason))
+
     def test_only_its_node_signs(self):
         """Another key, another topic, another byte: none of them counts."""
         record = signed(1)

@@ -147,9 +147,13 @@ class WaitTests(CommandCase):
         self.assertEqual(0, self.run_command("wait", "--names", str(file)).exit_code)
 
     def test_all(self):
-        """Everybody known; who left does not count."""
-        self.answers = [fleet(host("a", 4), host("b", 0, left=True))]
+        """Everybody known; who left does not count, unless it was done."""
+        self.answers = [fleet(host("a", 4), host("b", 0, left=True), host("c", 4, left=True))]
         self.assertEqual(0, self.run_command("wait", "--all").exit_code)
+        self.assertEqual(0, self.run_command("wait", "--nodes", "2").exit_code)
+        said = self.run_command("status", "--fleet").output
+        self.assertIn("2/2 machines done", said)
+        self.assertRegex(said, r"c +done, left\n")
 
     def test_who_must_be_said(self):
         """Without or with two goals it is refused."""

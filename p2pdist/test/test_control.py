@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.testing import StringTransport
 
 from p2pdist import limits
@@ -88,14 +89,27 @@ class AskingTests(ControlCase):
             [(host["name"], host["complete"]) for host in there],
         )
 
+    def test_done_means_published(self):
+        """A node whose pieces are all verified but not under their final name is not done."""
+        self.leech.stop()
+        descriptor = evolve(pointing(self.made, self.seed), sha256="0" * 64)
+        self.service = self.leech.run(descriptor, name="leech-host")
+        self.control = Control(self.service, DescriptorParser())
+        self.world.run_until(lambda: self.leech.session.stage is Stage.FAILED, timeout=60)
+        self.world.run(3)
+        (host,) = (host for host in self.ask("fleet")["hosts"] if host["name"] == "leech-host")
+        self.assertEqual(host["pieces"], host["have_pieces"])
+        self.assertEqual(("failed", False), (host["state"], host["complete"]))
+        self.assertEqual({"nodes": 2, "done": 1}, self.ask("status")["contents"][0]["fleet"])
+
     def test_who_left_says_so(self):
-        """A node that is stopped counts as gone, at once."""
+        """A node that is stopped is gone at once; who was done when it left stays done."""
         self.finish()
         self.seed.stop()
         self.world.run(1)
         left = {host["name"]: host["left"] for host in self.ask("fleet")["hosts"]}
         self.assertEqual({"seed-host": True, "leech-host": False}, left)
-        self.assertEqual({"nodes": 1, "done": 1}, self.ask("status")["contents"][0]["fleet"])
+        self.assertEqual({"nodes": 2, "done": 2}, self.ask("status")["contents"][0]["fleet"])
 
     def test_nonsense(self):
         """Whatever comes is answered with an error that says what to do."""

@@ -99,6 +99,11 @@ class Remote:
         )
 
 
+def counts(host: dict[str, Any]) -> bool:
+    """Tell whether a machine is one of the fleet: it is there, or was done when it left."""
+    return bool(not host["left"] or host["complete"])
+
+
 def _read_line(connection: socket.socket) -> bytes:
     """Return what comes until the line ends."""
     parts: list[bytes] = []

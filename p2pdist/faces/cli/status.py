@@ -17,7 +17,7 @@ from p2pdist.faces.cli.output import (
     printable,
     reports_errors,
 )
-from p2pdist.faces.cli.remote import Remote, pause, state_option
+from p2pdist.faces.cli.remote import Remote, counts, pause, state_option
 
 WATCH_S = 1.0
 SHOWN = 20
@@ -101,15 +101,17 @@ def content_lines(one: dict[str, Any]) -> list[str]:
 
 def fleet_lines(answer: dict[str, Any], most: int | None) -> list[str]:
     """Return how a fleet stands, stragglers first."""
-    hosts = [host for host in answer["hosts"] if not host["left"]]
+    hosts = [host for host in answer["hosts"] if counts(host)]
     done = sum(host["complete"] for host in hosts)
     eta = fleet_eta(hosts, answer["length"])
     lines = [f"{printable(answer['name'])}: {done}/{len(hosts)} machines done{eta}"]
     for host in hosts[:most]:
         percent = 100 * host["have_pieces"] // host["pieces"] if host["pieces"] else 0
-        said = f", silent for {format_duration(host['age_s'])}" if host["silent"] else ""
+        silent = host["silent"] and not host["left"]
+        said = f", silent for {format_duration(host['age_s'])}" if silent else ""
         rate = format_rate(host["download_bytes_per_s"])
-        state = "done" if host["complete"] else f"{percent:3}% {rate}, {host['why']}"
+        done_words = "done, left" if host["left"] else "done"
+        state = done_words if host["complete"] else f"{percent:3}% {rate}, {host['why']}"
         lines.append(f"  {printable(host['name'], 40):40} {state}{said}")
     if most is not None and len(hosts) > most:
         lines.append(f"  and {len(hosts) - most} more; --all lists them")

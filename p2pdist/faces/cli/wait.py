@@ -10,7 +10,7 @@ from attrs import frozen
 
 from p2pdist.errors import ConfigurationError, P2PDistError
 from p2pdist.faces.cli.output import Output, printable, reports_errors
-from p2pdist.faces.cli.remote import Remote, now, pause, state_option
+from p2pdist.faces.cli.remote import Remote, counts, now, pause, state_option
 
 ASK_S = 0.5
 
@@ -35,7 +35,7 @@ class Goal:
 
     def missing(self, hosts: list[dict[str, Any]]) -> list[str]:
         """Return who is not done yet, by name; a name nobody bears is missing too."""
-        present = [host for host in hosts if not host["left"]]
+        present = [host for host in hosts if counts(host)]
         late = [host["name"] for host in present if not host["complete"]]
         if self.names is not None:
             done = {host["name"] for host in present if host["complete"]}
@@ -88,7 +88,7 @@ def wait(
         while True:
             hosts = remote.ask("fleet", content=content)["hosts"]
             missing = goal.missing(hosts)
-            done = sum(host["complete"] and not host["left"] for host in hosts)
+            done = sum(host["complete"] for host in hosts)
             if not missing:
                 break
             wanted = nodes or (len(goal.names) if goal.names else len(hosts))
