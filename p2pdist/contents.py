@@ -22,7 +22,7 @@ from p2pdist.config import Config
 from p2pdist.content import Metadata
 from p2pdist.descriptor import Descriptor
 from p2pdist.errors import ConfigurationError
-from p2pdist.fleet import Fleet
+from p2pdist.fleet import Fleet, reaches
 from p2pdist.ids import HashKey, Topic
 from p2pdist.keys import NetworkKeys, NodeKey
 from p2pdist.logs import new_logger
@@ -32,6 +32,7 @@ from p2pdist.overlay.network import Network
 from p2pdist.overlaynode import NodeService
 from p2pdist.presence import Presence
 from p2pdist.session import Session
+from p2pdist.stages import Stage
 from p2pdist.storage.freespace import FreeSpace
 from p2pdist.storage.place import Place
 from p2pdist.storage.store import Store
@@ -229,9 +230,16 @@ class TransferService(Service):
     def _report(self, session: Session) -> Report:
         """Return what the fleet is told; a full disk has one byte free, for 0 says nothing."""
         free = self._free.bytes
-        return evolve(
-            session.report(self.config.name), disk_free=0 if free is None else max(1, free)
-        )
+        report = session.report(self.config.name, held_back=self._held_back())
+        return evolve(report, disk_free=0 if free is None else max(1, free))
+
+    def _held_back(self) -> bool:
+        """Whether all contents together receive as much as they may."""
+        limit = self.limits.download
+        if limit is None:
+            return False
+        busy = [one for one in self.sessions.values() if one.stage is not Stage.SEEDING]
+        return reaches(sum(s.transfer.progress().download_bytes_per_s for s in busy), limit)
 
     def _known_peers(
         self, hash_key: HashKey, networks: tuple[NetworkKeys, ...]
@@ -311,7 +319,9 @@ class TransferService(Service):
         super().stopService()
         self.listener.stop()
         stopping = [session.stop() for session in self.sessions.values()]
-        return gatherResults([*stopping, self._free.idle()], consumeErrors=True).addCallback(lambda _: None)
+        return gatherResults([*stopping, self._free.idle()], consumeErrors=True).addCallback(
+            lambda _: None
+        )
 
 
 def _content_added(presences: tuple[Presence, ...]) -> None:

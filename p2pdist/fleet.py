@@ -26,7 +26,12 @@ from p2pdist.swarm.standing import Pace
 SEARCHING = frozenset({Stage.RESOLVING, Stage.FINDING, Stage.JOINING})
 
 
-def limiting(stage: Stage, progress: Progress, pace: Pace, limit: int | None) -> Reason:
+def reaches(rate: float, limit: int | None) -> bool:
+    """Whether bytes a second are all that a limit allows, or nearly."""
+    return limit is not None and rate >= NEARLY * limit
+
+
+def limiting(stage: Stage, progress: Progress, pace: Pace, *, held_back: bool = False) -> Reason:
     """Return which part of the way from a peer's disk to ours is the narrow one now.
 
     Whatever is nearest to the end of the way and holds things up is the cause of what waits before
@@ -36,9 +41,8 @@ def limiting(stage: Stage, progress: Progress, pace: Pace, limit: int | None) ->
         stage: of the session.
         progress: of its transfer.
         pace: likewise.
-        limit: bytes a second that may come in, or ``None``.
+        held_back: it receives as much as its own rate limits allow.
     """
-    down = progress.download_bytes_per_s
     backlog = pace.waiting_bytes >= BACKLOG * pace.room_bytes
     causes = (
         (stage in {Stage.FAILED, Stage.STOPPED}, Reason.FAILED),
@@ -49,19 +53,21 @@ def limiting(stage: Stage, progress: Progress, pace: Pace, limit: int | None) ->
         (backlog and pace.hashing, Reason.HASHING),
         (backlog, Reason.DISK),
         (stage in SEARCHING or not progress.peers, Reason.FINDING_PEERS),
-        (limit is not None and down >= NEARLY * limit, Reason.OWN_LIMIT),
+        (held_back, Reason.OWN_LIMIT),
         (pace.in_flight > 0, Reason.REMOTE_UPLOAD),
         (pace.wanted_nowhere, Reason.NO_PEER_HAS_PIECES),
     )
     return next((reason for holds, reason in causes if holds), Reason.WAITING_FOR_SLOTS)
 
 
-def report_of(name: str, stage: Stage, progress: Progress, pace: Pace, limit: int | None) -> Report:
+def report_of(
+    name: str, stage: Stage, progress: Progress, pace: Pace, *, held_back: bool = False
+) -> Report:
     """Return what a node tells the fleet; arguments as in :func:`limiting`."""
     return Report(
         name=name,
         state=STATES.get(stage, NodeState.STARTING),
-        reason=limiting(stage, progress, pace, limit),
+        reason=limiting(stage, progress, pace, held_back=held_back),
         have=progress.have_pieces,
         pieces=progress.pieces or 0,
         down=round(progress.download_bytes_per_s),

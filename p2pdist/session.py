@@ -20,7 +20,7 @@ from p2pdist.census.records import Report
 from p2pdist.content import Metadata
 from p2pdist.descriptor import Descriptor
 from p2pdist.errors import NodeStopped, P2PDistError, StorageError
-from p2pdist.fleet import Fleet, report_of
+from p2pdist.fleet import Fleet, reaches, report_of
 from p2pdist.ids import HashKey, PieceIndex, format_hash_key
 from p2pdist.logs import new_logger
 from p2pdist.memberships import Memberships
@@ -464,10 +464,14 @@ class Session:
             error=self._error,
         )
 
-    def report(self, name: str) -> Report:
-        """Return what the fleet is told of this node, which is called ``name``."""
-        pace = self.transfer.pace()
-        return report_of(name, self.stage, self.transfer.progress(), pace, self.limits.download)
+    def report(self, name: str, *, held_back: bool = False) -> Report:
+        """Return what the fleet is told of this node, which is called ``name``.
+
+        ``held_back`` if all contents together receive as much as they may.
+        """
+        progress = self.transfer.progress()
+        held_back = held_back or reaches(progress.download_bytes_per_s, self.limits.download)
+        return report_of(name, self.stage, progress, self.transfer.pace(), held_back=held_back)
 
     def _waiting_for(self, reports: tuple[EntryReport, ...]) -> str:
         told = "; ".join(str(report) for report in reports)

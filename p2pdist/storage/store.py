@@ -215,6 +215,8 @@ class Store:
             try:
                 self._check_open()
                 await self._flush()
+            except GeneratorExit:  # collected as garbage: nobody is left to tell
+                raise
             except BaseException:  # noqa: BLE001 -- whatever it is, it belongs to those who wait
                 outcome = Failure()
         for waiting in together:

@@ -50,7 +50,7 @@ class Station:
     host: Host
     disk: SimDisk = field(factory=SimDisk)
     service: P2PDistService | None = None
-    timer: Callable[[], float] = lambda: 0.0  # noqa: E731 -- a default, not a name
+    timer: Callable[[], float] = lambda: 0.0
 
     @classmethod
     def at(cls, world: World, *addresses: str, disk: SimDisk | None = None) -> Station:

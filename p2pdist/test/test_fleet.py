@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from p2pdist import limits
 from p2pdist.census.gossip import Digest, Frame, Records, Summary
 from p2pdist.census.records import NodeState, Reason, Report, check, sign
-from p2pdist.fleet import SENTENCES, Fleet, limiting, report_of
+from p2pdist.fleet import SENTENCES, Fleet, limiting, reaches, report_of
 from p2pdist.ids import NodeID, Topic
 from p2pdist.keys import NodeKey
 from p2pdist.stages import Stage
@@ -29,7 +29,8 @@ class LimitingTests(TestCase):
         self, stage: Stage = Stage.LEECHING, progress: Progress = HALF, limit=None, **pace
     ) -> Reason:
         """Return what limits a download."""
-        return limiting(stage, progress, Pace(**pace), limit)
+        held_back = reaches(progress.download_bytes_per_s, limit)
+        return limiting(stage, progress, Pace(**pace), held_back=held_back)
 
     def test_causes(self):
         """Each cause by itself is named."""
@@ -44,6 +45,8 @@ class LimitingTests(TestCase):
             (Reason.FINDING_PEERS, self.reason(Stage.FINDING)),
             (Reason.FINDING_PEERS, self.reason(progress=alone)),
             (Reason.DISK, self.reason(in_flight=2, waiting_bytes=full, room_bytes=full)),
+            (Reason.HASHING, self.reason(waiting_bytes=full, room_bytes=full, hashing=True)),
+            (Reason.DISK, self.reason(complete=True)),
             (Reason.OWN_LIMIT, self.reason(progress=fast, limit=100, in_flight=3)),
             (Reason.REMOTE_UPLOAD, self.reason(progress=fast, limit=1000, in_flight=3)),
             (Reason.NO_PEER_HAS_PIECES, self.reason(wanted_nowhere=True)),
@@ -62,7 +65,7 @@ class LimitingTests(TestCase):
 
     def test_report(self):
         """The report says what the progress does."""
-        report = report_of("host", Stage.LEECHING, HALF, Pace(in_flight=1), None)
+        report = report_of("host", Stage.LEECHING, HALF, Pace(in_flight=1))
         self.assertEqual(
             ("host", NodeState.DOWNLOADING, Reason.REMOTE_UPLOAD, 5, 10),
             (report.name, report.state, report.reason, report.have, report.pieces),
