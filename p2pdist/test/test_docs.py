@@ -7,7 +7,6 @@ links lead somewhere. Skipped where only the package is installed, without the d
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 from typing import Any, get_args
@@ -19,7 +18,6 @@ from p2pdist import limits
 from p2pdist.addresses import Address, HostPort
 from p2pdist.census.gossip import Digest, Records, Summary, Want
 from p2pdist.census.records import NodeState, Reason, Report, sign
-from p2pdist.config import Config
 from p2pdist.content import FileEntry, Metadata, decode_metadata, hash_piece
 from p2pdist.descriptor import Descriptor, DescriptorParser
 from p2pdist.ids import PieceIndex
@@ -31,9 +29,6 @@ from p2pdist.overlay.fields import NodeEntry
 from p2pdist.stages import EVENTS, MOVES, Stage
 from p2pdist.swarm import messages, peerwire
 from p2pdist.swarm.handshake import Acceptor, Dialler
-from p2pdist.test.network import World
-from p2pdist.test.servicesworld import Station, pointing
-from p2pdist.test.storehouse import DATA, one_file
 from p2pdist.test.support import TestCase
 
 TREE = Path(__file__).resolve().parent.parent.parent
@@ -347,30 +342,3 @@ def anchors(path: Path) -> set[str]:
     headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
     return {heading.strip().replace(" ", "-") for heading in plain}
-
-
-class EmbedTests(TestCase):
-    """docs/examples/embed.py."""
-
-    def test_fetches(self):
-        """The example application fetches a content from a seed and stops cleanly."""
-        text = document("docs/examples/embed.py")
-        spec = importlib.util.spec_from_file_location("embed", DOCS / "examples" / "embed.py")
-        assert spec is not None
-        assert spec.loader is not None
-        embed = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(embed)
-        world = World(1)
-        made = one_file()
-        seed, client = Station.at(world, "10.0.0.1"), Station.at(world, "10.0.0.2")
-        seed.store(made)
-        seed.run(pointing(made))
-        config = Config(directory=DATA, listen=("0.0.0.0",))
-        path = world.wait_for(embed.fetch(client.machine, config, pointing(made, seed)))
-        self.assertEqual(f"{DATA}/file.bin", path)
-        self.assertTrue(client.holds(made))
-        self.assertEqual([], client.host.leaks())
-        seed.stop()
-        shown = re.search(r"^async def fetch.*?stopService\(\)$", text, re.DOTALL | re.MULTILINE)
-        assert shown is not None
-        self.assertIn(shown[0], document("README.md"), "the README shows the tested example")
