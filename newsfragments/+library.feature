@@ -1,0 +1,1 @@
+A library for Twisted programs: ``from p2pdist import distribute, fetch, Swarm`` hands out a file, fetches one, or stays in a swarm, with progress callbacks, ``stop``, ``cancel`` and the errors of the commands; docs/api.md shows it.
