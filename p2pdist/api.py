@@ -146,7 +146,7 @@ class Swarm:
     def _tick(self) -> None:
         """Tell how it stands, and who waited for so many machines."""
         for waiting, machines in list(self._counting.items()):
-            done = [host for host in self.hosts() if host.record.report.complete and not host.gone]
+            done = [host for host in self.hosts() if host.record.report.complete]
             if len(done) >= machines:
                 del self._counting[waiting]
                 waiting.callback(done)
@@ -180,7 +180,7 @@ class Swarm:
         return self._session.fleet.hosts()
 
     def done(self, machines: int) -> Deferred[list[Host]]:
-        """Wait until so many machines have the whole content, this one included.
+        """Wait until so many machines have the whole content: this one, others, any that left.
 
         In a public swarm anybody can pretend to be one; compare names where that matters.
 

@@ -10,6 +10,7 @@ from typing import Any
 from unittest import SkipTest
 
 from attrs import evolve
+from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred
 
 import p2pdist
@@ -73,6 +74,12 @@ class LibraryCase(TestCase):
         path.write_bytes(bytes(range(256)) * (length // 256))
         return path
 
+    def fails_with(self, kind: type[Exception], waiting: Deferred[Any]) -> None:
+        """Run until the Deferred fails, which has to be with this kind of error."""
+        failures = failures_of(waiting)
+        self.world.run_until(lambda: failures)
+        self.assertTrue(failures[0].check(kind), failures[0])
+
     def assert_nothing_left(self, station: Station) -> None:
         """Fail if the station's process has a timer, port or connection."""
         self.assertEqual([], station.host.leaks())
@@ -92,11 +99,12 @@ class FetchTests(LibraryCase):
         self.assertEqual(0, client.disk.open_handles)
 
     def test_file_or_link(self):
-        """A descriptor may be named by its file or given as a link."""
+        """A descriptor may be named by its file, or given as a link."""
         _, descriptor = self.seeded()
         file = Path(self.mktemp())
         file.write_text(descriptor.to_toml())
-        for number, what in enumerate((str(file), file, descriptor.to_uri())):
+        forms: tuple[api.What, ...] = (str(file), file, descriptor.to_uri())
+        for number, what in enumerate(forms):
             client = self.station(f"10.0.0.{number + 2}")
             self.world.wait_for(fetch(client.host.reactor, what, HERE))
 
@@ -143,9 +151,7 @@ class FetchTests(LibraryCase):
         """Twisted's ``addTimeout`` gives up on a content that nobody has."""
         client = self.station("10.0.0.2")
         fetching = fetch(client.host.reactor, pointing(one_file(), "10.0.0.9"), HERE)
-        failures = failures_of(fetching.addTimeout(30, client.host.reactor))
-        self.world.run(60)
-        self.assertEqual(["TimeoutError"], [failure.type.__name__ for failure in failures])
+        self.fails_with(defer.TimeoutError, fetching.addTimeout(30, client.host.reactor))
         self.assert_nothing_left(client)
 
     def test_errors(self):
@@ -154,15 +160,14 @@ class FetchTests(LibraryCase):
         client = self.station("10.0.0.2")
         reactor = client.host.reactor
         client.disk.put(f"{DATA}/file.bin", b"another")
-        for what, config, error in (
+        cases: tuple[tuple[api.What, Config, type[Exception]], ...] = (
             ("there is no such file", HERE, DescriptorError),
             ("p2pdist:nonsense", HERE, DescriptorError),
             (descriptor, Config(directory=DATA, listen=("10.9.9.9",)), ConfigurationError),
             (descriptor, HERE, StorageError),
-        ):
-            failures = failures_of(fetch(reactor, what, config))
-            self.world.run_until(lambda found=failures: found)
-            self.assertTrue(failures[0].check(error), failures[0])
+        )
+        for what, config, error in cases:
+            self.fails_with(error, fetch(reactor, what, config))
             self.assert_nothing_left(client)
 
     def test_lock_is_given_back(self):
@@ -170,13 +175,8 @@ class FetchTests(LibraryCase):
         _, descriptor = self.seeded()
         client = self.station("10.0.0.2")
         kept = evolve(HERE, state_dir=STATE)
-        for config, error in (
-            (evolve(kept, listen=("10.9.9.9",)), ConfigurationError),
-            (evolve(kept, listen=("10.9.9.9",)), ConfigurationError),
-        ):
-            failures = failures_of(fetch(client.host.reactor, descriptor, config))
-            self.world.run_until(lambda found=failures: found)
-            self.assertTrue(failures[0].check(error), failures[0])
+        elsewhere = evolve(kept, listen=("10.9.9.9",))
+        self.fails_with(ConfigurationError, fetch(client.host.reactor, descriptor, elsewhere))
         self.world.wait_for(fetch(client.host.reactor, descriptor, kept))
 
 
@@ -323,14 +323,13 @@ class DistributeTests(LibraryCase):
         """A missing file, an unsafe name or a bad node fails the Deferred."""
         sender = self.station("10.0.0.1", real_files=True)
         path = self.original()
-        for wrong, options, error in (
+        cases: tuple[tuple[Path, dict[str, Any], type[Exception]], ...] = (
             (path.with_name("none"), {}, StorageError),
             (path, {"name": "../up"}, UnsafeName),
             (path, {"nodes": ["::1::2:x"]}, ConfigurationError),
-        ):
-            failures = failures_of(distribute(sender.host.reactor, wrong, HERE, **options))
-            self.world.run_until(lambda found=failures: found)
-            self.assertTrue(failures[0].check(error), failures[0])
+        )
+        for wrong, options, error in cases:
+            self.fails_with(error, distribute(sender.host.reactor, wrong, HERE, **options))
             self.assert_nothing_left(sender)
 
     def test_private(self):
