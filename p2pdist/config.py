@@ -25,14 +25,14 @@ _RATE: Final = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?([kKMGT]?)(?:i?B)?(?:/s)?"
 _UNIT: Final = {"": 1, "K": limits.KIB, "M": limits.MIB, "G": limits.GIB, "T": limits.TIB}
 
 
-def parse_port(text: str) -> int:
+def parse_port(text: str, option: str = "--port") -> int:
     """Return a port number from 0 (any free one) to 65535.
 
     Raises:
         ConfigurationError: anything else.
     """
     if not (text.isascii() and text.isdigit()) or len(text) > 5 or int(text) > 65535:
-        raise ConfigurationError(f"--port {text[:20]!a}: expected a number from 0 to 65535")
+        raise ConfigurationError(f"{option} {text[:20]!a}: expected a number from 0 to 65535")
     return int(text)
 
 
@@ -111,6 +111,7 @@ class Config:
         secrets: of private networks to serve besides those of descriptors.
         rates: what all contents may move together at first.
         name: what the fleet calls this machine.
+        web: port of the page on loopback, 0 for any free one; ``None`` for no page.
     """
 
     directory: str = field(default=".", converter=absolute)
@@ -122,6 +123,7 @@ class Config:
     secrets: tuple[Secret, ...] = ()
     rates: RateLimits = field(factory=RateLimits)
     name: str = field(factory=socket.gethostname)
+    web: int | None = None
 
     @property
     def searches_lan(self) -> bool:

@@ -25,7 +25,7 @@ from twisted.internet.protocol import ServerFactory
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
-from p2pdist import __version__, limits
+from p2pdist import __version__, closeup, limits
 from p2pdist.config import parse_rate
 from p2pdist.descriptor import Descriptor, DescriptorParser
 from p2pdist.errors import ConfigurationError, P2PDistError
@@ -43,22 +43,36 @@ SOCKET_PATH_BYTES: Final = 107
 Result = dict[str, Any]
 
 
+class NoSuchContent(ConfigurationError):
+    """No content here is called that."""
+
+
 class Control:
     """Requests to one service.
 
     Args:
         service: that is asked and told.
         parser: of descriptors that are to be added.
+
+    Attributes:
+        service: likewise.
+        page_url: of the page, with its key, once it is there.
     """
 
     log = new_logger()
 
     def __init__(self, service: P2PDistService, parser: DescriptorParser) -> None:
-        self._service = service
+        self.service = service
         self._parser = parser
-        self._methods: Mapping[str, Callable[[Result], Result | Deferred[Result]]] = {
+        self.page_url: str | None = None
+        self._asked: Mapping[str, Callable[[Result], Result]] = {
             "status": self._status,
             "fleet": self._fleet,
+            "pieces": lambda params: closeup.pieces(self._session(params)),
+            "peers": lambda params: closeup.peers(self._session(params)),
+            "page": lambda _: {"url": self.page_url},
+        }
+        self._told: Mapping[str, Callable[[Result], Result | Deferred[Result]]] = {
             "limit": self._limit,
             "add": self._add,
             "remove": self._remove,
@@ -69,18 +83,14 @@ class Control:
     def answer(self, line: bytes) -> Deferred[Result]:
         """Return what to answer; fires with an object, never fails."""
 
-        def work() -> Result | Deferred[Result]:
+        def work() -> Deferred[Result]:
             try:
                 request = json.loads(line)
             except (ValueError, RecursionError):
                 raise ConfigurationError("a request is one JSON object on one line") from None
-            method = request.get("method") if isinstance(request, dict) else None
-            params = request.get("params", {}) if isinstance(request, dict) else None
-            known = self._methods.get(method) if isinstance(method, str) else None
-            if known is None or not isinstance(params, dict):
-                names = ", ".join(self._methods)
-                raise ConfigurationError(f"expected a method of: {names}; and params, an object")
-            return known(params)
+            if not isinstance(request, dict):
+                raise ConfigurationError("a request is one JSON object on one line")
+            return self.call(request.get("method"), request.get("params", {}))
 
         def failed(failure: Failure) -> Result:
             if failure.check(P2PDistError):
@@ -92,11 +102,36 @@ class Control:
 
         return maybeDeferred(work).addCallbacks(lambda result: {"result": result}, failed)
 
+    def call(self, method: object, params: object) -> Deferred[Result]:
+        """Do what a request asks.
+
+        Returns:
+            Fires with the result; fails with the :class:`P2PDistError` to tell the asker.
+        """
+
+        def work() -> Any:
+            methods = {**self._asked, **self._told}
+            known = methods.get(method) if isinstance(method, str) else None
+            if known is None or not isinstance(params, dict):
+                names = ", ".join(methods)
+                raise ConfigurationError(f"expected a method of: {names}; and params, an object")
+            return known(params)
+
+        return maybeDeferred(work)
+
+    def look(self, question: str, content: str | None = None) -> Result:
+        """Return the answer to one of the questions, at once.
+
+        Raises:
+            NoSuchContent: it is about a content, and not about that one.
+        """
+        return self._asked[question]({"content": content})
+
     # --- asked ---
 
     def _status(self, params: Result) -> Result:
         del params
-        service = self._service
+        service = self.service
         return {
             "node": service.node_id.hex(),
             "version": __version__,
@@ -157,7 +192,7 @@ class Control:
 
     def _limit(self, params: Result) -> Result:
         chosen = self._session(params) if params.get("content") is not None else None
-        target = self._service.contents if chosen is None else chosen
+        target = self.service.contents if chosen is None else chosen
         before = target.limits
         target.set_limits(
             RateLimits(
@@ -168,7 +203,7 @@ class Control:
         return {"limits": _rates(target.limits)}
 
     def _add(self, params: Result) -> Result:
-        session = self._service.add(self._descriptor(params), path=_text(params, "path", None))
+        session = self.service.add(self._descriptor(params), path=_text(params, "path", None))
         return {"name": session.name, "hash_key": format_hash_key(session.descriptor.hash_key)}
 
     def _descriptor(self, params: Result) -> Descriptor:
@@ -185,21 +220,21 @@ class Control:
 
     def _remove(self, params: Result) -> Deferred[Result]:
         key = self._key(params)
-        return self._service.contents.remove(key).addCallback(lambda _: {})
+        return self.service.contents.remove(key).addCallback(lambda _: {})
 
     def _pause(self, params: Result) -> Deferred[Result]:
         key = self._key(params)
-        return self._service.contents.pause(key).addCallback(lambda _: {})
+        return self.service.contents.pause(key).addCallback(lambda _: {})
 
     def _resume(self, params: Result) -> Result:
-        session = self._service.contents.resume(self._key(params))
+        session = self.service.contents.resume(self._key(params))
         return {"name": session.name}
 
     # --- which content ---
 
     def _key(self, params: Result) -> HashKey:
         """Return the content a request names; the only one needs no name."""
-        contents = self._service.contents
+        contents = self.service.contents
         named = {key: session.name for key, session in contents.sessions.items()}
         named |= {
             key: waiting.descriptor.name or format_hash_key(key)[:11]
@@ -218,14 +253,14 @@ class Control:
             there = ", ".join(sorted(map(ascii, named.values()))) or "none"
             what = "several contents are" if found else "no content is"
             asked = f"{what} called {wanted[:80]!a}" if wanted else "say which content"
-            raise ConfigurationError(f"{asked}; there is {there}")
+            raise NoSuchContent(f"{asked}; there is {there}")
         return found[0]
 
     def _session(self, params: Result) -> Session:
         key = self._key(params)
-        session = self._service.contents.sessions.get(key)
+        session = self.service.contents.sessions.get(key)
         if session is None:
-            raise ConfigurationError("that content is paused; p2pdist resume lets it go on")
+            raise NoSuchContent("that content is paused; p2pdist resume lets it go on")
         return session
 
 

@@ -94,6 +94,15 @@ class P2PDistService(MultiService):
         """UDP and TCP port number; what was asked for before the ports are open."""
         return self.config.port if self._ports is None else self._ports.number
 
+    def web_token(self) -> str:
+        """Return the key of the page: the state directory's, else one of this run only.
+
+        Raises:
+            StorageError, ConfigurationError: the file cannot be used.
+        """
+        entropy = self._machine.entropy
+        return entropy(32).hex() if self._state is None else self._state.web_token(entropy)
+
     def bind(self) -> None:
         """Open the ports; again is fine. ``startService`` does it if nobody did.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 from twisted.application.service import IService
 from twisted.internet.interfaces import IReactorUNIX
@@ -62,6 +62,7 @@ class Options(UsageOptions):
             "Folder for the node's key and records [$STATE_DIRECTORY, or ~/.local/state/p2pdist].",
         ),
         ("name", None, None, "What the fleet calls this machine [its host name]."),
+        ("web", None, None, "Show a page, an API and metrics on this port, for this machine only."),
         ("allowed-signers", None, None, "Refuse descriptors none of these signed; see ssh-keygen."),
         ("revoked-keys", None, None, "Refuse these public keys, one a line, all the same."),
     )
@@ -133,6 +134,7 @@ class Options(UsageOptions):
             lan=not self["no-lan"],
             rates=rates,
             name=self["name"] or socket.gethostname(),
+            web=None if self["web"] is None else parse_port(self["web"], "--web"),
             secrets=tuple(
                 dict.fromkeys(
                     secret for path in self._secret_files for secret in read_secret_file(path)
@@ -193,6 +195,17 @@ def parse_node(text: str) -> HostPort:
         raise ConfigurationError(f"--node: {error}") from error
 
 
+def add_page(service: P2PDistService, control: Control, reactor: Any, port: int) -> None:
+    """Let the service show its page, and tell whoever started it where it is."""
+    from p2pdist.web.service import WebService  # its imports cost start-up time
+
+    page = WebService(reactor, control, port, service.web_token())
+    page.bind()
+    page.setServiceParent(service)
+    if sys.stdout.isatty():  # the address holds the key: a log that others read never gets it
+        sys.stdout.write(f"{page.url}\n")
+
+
 def makeService(options: Options) -> IService:
     """Build the service, lock its state and open its ports.
 
@@ -206,8 +219,10 @@ def makeService(options: Options) -> IService:
         service = P2PDistService(options.config, real_machine(steady(reactor)))
         for descriptor in options.descriptors:
             service.add(descriptor, rates=options.rates_of(descriptor))
+        control = Control(service, options.parser)
+        if options.config.web is not None:
+            add_page(service, control, reactor, options.config.web)
         if options.config.state_dir is not None:
-            control = Control(service, options.parser)
             ControlService(
                 cast(IReactorUNIX, reactor), control, options.config.state_dir
             ).setServiceParent(service)

@@ -94,3 +94,29 @@ CONTROL_LINE_BYTES: Final = 64 * KIB
 """One request of a command to a running node."""
 CONTROL_CLIENTS: Final = 32
 """Commands connected to it at a time."""
+
+# --- page (the rules of docs/page.md) ---
+WEB_CONNECTIONS: Final = 16
+"""At a time. A browser opens 6; more are refused."""
+WEB_READERS: Final = 8
+"""Open pages: each is one stream of events."""
+WEB_BACKLOG_BYTES: Final = 1 * MIB
+"""Events that wait for a reader; one that lags further is dropped and may come again."""
+WEB_BODY_BYTES: Final = 64 * KIB
+WEB_IDLE_S: Final = 10.0
+"""A connection that sends nothing is closed; streams are not."""
+WEB_KEY_FAILURES: Final = 10
+"""Wrong keys in a minute before each further answer takes WEB_KEY_DELAY_S."""
+WEB_KEY_DELAY_S: Final = 1.0
+WEB_EVERY_S: Final = 1.0
+"""Between updates of a page ..."""
+WEB_SHARE: Final = 0.05
+"""... or longer, so that making them takes at most this share of the time."""
+WEB_SAMPLE_S: Final = 5.0
+"""Between points of the rates over time, while no page looks."""
+WEB_SAMPLES: Final = 720
+WEB_LOG_LINES: Final = 500
+WEB_LOG_CHARACTERS: Final = 400
+"""Of one line."""
+WEB_METRIC_CONTENTS: Final = 64
+"""Contents with metrics of their own; those of the others are added up."""

@@ -5,6 +5,7 @@
     lock                held while the node runs
     node.key            the node's Ed25519 seed and a hash of the machine it was made on
     neighbours          nodes and peers to ask first next time
+    web-token           the key of the page, if one was asked for
     complete/HASH_KEY   records of complete contents (``records``)
 
 Job: those files, whole and private. Does NOT know what is in ``neighbours``. Blocks;
@@ -39,6 +40,8 @@ from p2pdist.storage.disk import Access, IDisk, read_file, storage_error, write_
 
 KEY_MAGIC = b"p2pdist node key 1\n"
 _SEED_BYTES = 32
+_TOKEN_BYTES = 32
+_TOKEN = re.compile(rb"[0-9a-f]{64}")
 _HASH_KEY_NAME = re.compile(r"[0-9a-f]{64}\Z")
 _MACHINE_ID_PATHS = ("/etc/machine-id", "/var/lib/dbus/machine-id")
 
@@ -186,6 +189,29 @@ class StateDirectory:
         except OSError as error:
             raise storage_error(error, self._path_of("node.key")) from error
         return NodeKey.from_seed(seed)
+
+    def web_token(self, entropy: Callable[[int], bytes]) -> str:
+        """Return the key of the page, 64 hexadecimal digits; make it when there is none.
+
+        Raises:
+            ConfigurationError: others may read it.
+            StorageError: it cannot be read or written.
+        """
+        path = self._path_of("web-token")
+        try:
+            facts = self._disk.facts_at(self._root, "web-token")
+            if facts is not None and facts.mode & 0o077:
+                raise ConfigurationError(
+                    f"{path} may be read by others; remove it to have a new one"
+                )
+            data = (self._read("web-token", 2 * _TOKEN_BYTES + 1) or b"").strip()
+            if _TOKEN.fullmatch(data):
+                return data.decode()
+            token = entropy(_TOKEN_BYTES).hex()
+            write_file(self._disk, self._root, "web-token", token.encode() + b"\n")
+        except OSError as error:
+            raise storage_error(error, path) from error
+        return token
 
     def _read(self, name: str, size_max: int) -> bytes | None:
         """Return a file's bytes; too many of them are as good as damaged ones."""

@@ -98,6 +98,8 @@ class PeerConnection(Protocol):
         address: the other end's socket address.
         node_id: who is proved to be there; there is none before.
         useful_at: last time a piece's bytes moved either way.
+        received_bytes: of wanted pieces.
+        sent_bytes: of pieces.
         remote_bye: reason the other side gave for closing, or ``None``.
     """
 
@@ -120,6 +122,7 @@ class PeerConnection(Protocol):
         self.handshake = handshake
         self.outgoing = outgoing
         self.useful_at = clock.seconds()
+        self.received_bytes = self.sent_bytes = 0
         self.remote_bye: int | None = None
         self._watcher = watcher
         self._owner: ConnectionOwner | None = None
@@ -296,6 +299,7 @@ class PeerConnection(Protocol):
             self.send(Received(assembly.index))
         if assembly.wanted and self._owner is not None:
             self.useful_at = self._heard_at
+            self.received_bytes += size
             self._owner.piece_bytes_received(self, size)
             if whole:
                 self._owner.piece_received(self, assembly.index, assembly.data)

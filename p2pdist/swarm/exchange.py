@@ -428,6 +428,7 @@ class Exchange:
     def _block_sent(self, peer: PeerConnection, index: PieceIndex, size: int) -> None:
         now = self._clock.seconds()
         peer.useful_at = now
+        peer.sent_bytes += size
         self.sent.add(size, now)
         if self.uploader.progressed(peer.node_id, index, size, now):
             self._pump()

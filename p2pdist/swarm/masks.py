@@ -112,6 +112,10 @@ class Tally:
         """Return the counter of one piece."""
         return sum(((plane >> index) & 1) << level for level, plane in enumerate(self._planes))
 
+    def planes(self) -> tuple[int, ...]:
+        """Return the counters as masks: that of bit 0 of every counter first."""
+        return tuple(self._planes)
+
     def least(self, mask: int) -> int:
         """Return the pieces of ``mask`` whose counter is the smallest among them."""
         for plane in reversed(self._planes):

@@ -59,6 +59,7 @@ from p2pdist.swarm.messages import (
     MetadataRequest,
 )
 from p2pdist.swarm.metadata import MetadataFetch, metadata_parcel
+from p2pdist.swarm.picker import PiecePicker
 from p2pdist.swarm.progress import Progress
 from p2pdist.swarm.roster import Member, Roster
 from p2pdist.swarm.shaper import Shaper, Share
@@ -190,6 +191,11 @@ class Transfer:
         """Return what the download is doing, for whoever asks what limits it."""
         hashing = self.store is not None and self.store.effort.mostly_hashing
         return pace(self._exchange, disk_full=bool(self._paused), hashing=hashing)
+
+    @property
+    def picker(self) -> PiecePicker | None:
+        """The book of pieces, to look at, once the store is open."""
+        return None if self._exchange is None else self._exchange.picker
 
     def connections(self) -> list[PeerConnection]:
         """Return the connections to peers."""

@@ -23,6 +23,7 @@ from p2pdist.test.support import TestCase
 
 TREE = Path(__file__).resolve().parent.parent.parent
 SHIPPED = ("setup.cfg", "pyproject.toml", "LICENSE", "README.md")
+ASSETS = "p2pdist/web/assets"
 TWISTD = "from twisted.scripts.twistd import run; run()"
 
 
@@ -110,6 +111,9 @@ class WheelTests(TestCase):
         )
         self.assertIn("p2pdist/py.typed", names)
         self.assertIn("p2pdist/overlay/wire.py", names)
+        assets = {f"{ASSETS}/{path.name}" for path in (TREE / ASSETS).iterdir()}
+        self.assertGreater(len(assets), 0)
+        self.assertLessEqual(assets, set(names))
         self.assertEqual(1, sum(name.endswith("/LICENSE") for name in names))
         self.assertEqual(
             {"p2pdist", "twisted", f"p2pdist-{__version__}.dist-info"},
@@ -121,5 +125,14 @@ class WheelTests(TestCase):
         self.assertRegex(self.twistd("--help"), r"(?m)^\s+p2pdist\s+Tracker-less")
 
         options = self.twistd("p2pdist", "--help")
-        for option in ("descriptor", "directory", "port", "listen", "state-dir", "node", "no-lan"):
+        for option in (
+            "descriptor",
+            "directory",
+            "port",
+            "listen",
+            "state-dir",
+            "node",
+            "no-lan",
+            "web",
+        ):
             self.assertIn(f"--{option}", options)

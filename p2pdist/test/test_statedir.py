@@ -148,6 +148,35 @@ class KeyTests(DirectoryCase):
         self.assertIn("/var/lib/p2pdist/node.key", str(error))
 
 
+class WebTokenTests(DirectoryCase):
+    """web-token."""
+
+    def test_is_made_once(self) -> None:
+        """It is 64 hexadecimal digits in a private file, and the same in every later run."""
+        token = self.state.web_token(entropy().randbytes)
+        self.assertRegex(token, r"\A[0-9a-f]{64}\Z")
+        self.assertEqual(0o600, self.disk.mode("/var/lib/p2pdist/web-token"))
+        self.assertEqual(token, self.next_process().web_token(entropy(1).randbytes))
+
+    def test_damaged_one_is_renewed(self) -> None:
+        """What is no key, or more than one, is replaced."""
+        for data in (b"", b"secret\n", b"a" * 63, b"a" * 66, b"A" * 64):
+            self.disk.put("/var/lib/p2pdist/web-token", data, mode=0o600)
+            self.assertRegex(self.state.web_token(entropy().randbytes), r"\A[0-9a-f]{64}\Z")
+
+    def test_readable_one_is_refused(self) -> None:
+        """Others may know it."""
+        self.disk.put("/var/lib/p2pdist/web-token", b"a" * 64, mode=0o640)
+        error = self.assertRaises(ConfigurationError, self.state.web_token, entropy().randbytes)
+        self.assertIn("remove it", str(error))
+
+    def test_trouble_names_the_path(self) -> None:
+        """A disk that cannot store it is a storage error."""
+        self.disk.capacity = 0
+        error = self.assertRaises(StorageError, self.state.web_token, entropy().randbytes)
+        self.assertIn("/var/lib/p2pdist/web-token", str(error))
+
+
 class NeighbourTests(DirectoryCase):
     """Whom to ask first."""
 

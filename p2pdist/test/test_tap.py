@@ -76,13 +76,14 @@ class OptionsTests(TestCase):
                 *("--descriptor", str(self.good), "--descriptor", str(self.good)),
                 *("--directory", str(self.folder), "--port", "0", "--state-dir", "state"),
                 *("--listen", "127.0.0.1", "--listen", "::1", "--listen", "127.0.0.1"),
-                *("--node", "a.example", "--node", "[::1]:7", "--no-lan"),
+                *("--node", "a.example", "--node", "[::1]:7", "--no-lan", "--web", "7680"),
             ]
         )
         self.assertEqual(2, len(options.descriptors))
         config = options.config
         self.assertEqual(str(self.folder.absolute()), config.directory)
         self.assertEqual((0, ("127.0.0.1", "::1"), False), (config.port, config.listen, config.lan))
+        self.assertEqual(7680, config.web)
         self.assertEqual((HostPort("a.example", 7667), HostPort("::1", 7)), config.nodes)
         self.assertTrue(Path(str(config.state_dir)).is_absolute())
 
@@ -105,6 +106,7 @@ class OptionsTests(TestCase):
         for option, value, expected in (
             ("--port", "70000", "--port"),
             ("--port", "http", "--port"),
+            ("--web", "127.0.0.1:80", "--web"),
             ("--port", "9" * 5000, "--port"),
             ("--listen", "localhost", "--listen"),
             ("--node", "a b", "--node"),

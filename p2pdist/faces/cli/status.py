@@ -57,6 +57,9 @@ def status(
             output.result(answer)
             for line in status_lines(answer):
                 output.line(line)
+            page = None if as_json else remote.ask("page")["url"]  # it holds a key: not in JSON
+            if page:
+                output.line(f"page: {page}")
         if not watch:
             return
         try:
