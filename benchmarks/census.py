@@ -4,6 +4,8 @@ A thousand production `Census` objects, each with 16 random neighbours, one way 
 frame that meets the 5 % loss comes 0.25 s later, as TCP would have it. Every node downloads 2,000
 pieces at its own pace and finishes between 60 and 100 % of the run; a tenth leaves in between and
 comes back. Bytes are those a node sends, frames, TCP and IP headers included.
+
+Before that, ``p2pdist wait`` on a real swarm of 16 processes (``census_swarm.py``).
 """
 
 from __future__ import annotations
@@ -12,9 +14,12 @@ import functools
 import heapq
 import random
 import sys
+import tempfile
 from collections import Counter
+from pathlib import Path
 from typing import Any, Final
 
+import census_swarm
 import common
 
 from p2pdist import limits
@@ -23,6 +28,7 @@ from p2pdist.census.gossip import Census, Digest, Frame, Summary, Want
 from p2pdist.census.records import NodeState, Reason, Report
 from p2pdist.ids import Topic
 from p2pdist.keys import NodeKey
+from p2pdist.limits import MIB
 
 SEED: Final = 1
 DEGREE: Final = 16
@@ -156,6 +162,8 @@ def main() -> None:
     """Run."""
     chosen = common.options(__doc__)
     report = common.Report(seed=SEED)
+    with tempfile.TemporaryDirectory(prefix="census-") as folder:
+        census_swarm.measure(report, Path(folder), 16, (16 if chosen.quick else 128) * MIB)
     measure(report, chosen.quick)
     report.print(as_json=chosen.json)
     sys.exit(any(figure.holds is False for figure in report.figures))

@@ -10,8 +10,10 @@ import filecmp
 import json
 import os
 import random
+import shutil
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 from twisted.internet import reactor  # noqa: TID251 -- real processes need the real one
@@ -84,6 +86,12 @@ class ProcessTests(TestCase):
         self.assertEqual(str(output), json.loads(out)["descriptor"])
         return output
 
+    def short_folder(self) -> str:
+        """Make a folder whose path is short enough for a socket in it."""
+        path = tempfile.mkdtemp(prefix="p2pdist-")
+        self.addCleanup(shutil.rmtree, path)
+        return path
+
     def folder_of_files(self) -> Path:
         """Make a folder of 60 files: nested, one empty, one executable, one not ASCII."""
         chance = random.Random(7)
@@ -99,16 +107,26 @@ class ProcessTests(TestCase):
         return top
 
     async def test_folder_through_a_bootstrap_that_is_no_member(self):
-        """Five twistd downloaders get a folder; every copy equals the original."""
+        """Five twistd downloaders get a folder, and ``wait`` at one of them waits for all six.
+
+        Every copy equals the original.
+        """
         bootstrap = self.twistd("bootstrap")
         port = await bootstrap.listening
         top = self.folder_of_files()
         descriptor = await self.described(top, f"127.0.0.1:{port}")
-        seed = self.twistd("seed", "--descriptor", str(descriptor))
+        state = ("--state-dir", self.short_folder())
+        seed = self.twistd("seed", "--descriptor", str(descriptor), *state)
         leeches = [
             self.twistd(f"leech-{number}", "--descriptor", str(descriptor)) for number in range(5)
         ]
+        await seed.listening
+        out, errors, code = await command("wait", "--nodes", "6", "--timeout", "50", *state)
+        self.assertEqual((b"6 machines are done\n", 0), (out, code), errors)
         await gatherResults([process.complete for process in (seed, *leeches)])
+        out, errors, code = await command("wait", "--nodes", "7", "--timeout", "0.1", *state)
+        self.assertEqual(6, code)
+        self.assertIn(b"1 that nobody has heard of", errors)
         for leech in leeches:
             self.assert_same_tree(top, leech.folder / "dataset")
         self.assertEqual([], [path for path in leeches[0].folder.iterdir() if "p2p" in path.name])
