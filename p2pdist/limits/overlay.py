@@ -104,6 +104,11 @@ BUCKET_GROW_S: Final = 10.0
 """A bucket with free places is looked through again so soon while that fills some, and after four
 times as long each time it does not, up to BUCKET_REFRESH_S. Source: ``benchmarks/joining.py``; with
 BUCKET_REFRESH_S alone, tables of a new network had 3 % of what they have in the long run."""
+ENTRY_CHECK_S: Final = 50.0
+ENTRIES_CHECKED: Final = 4
+"""A node of the descriptor that answered is asked again so soon, where there are no more of them
+than that; else so much later that as many a minute are. One that was restarted knows no swarm any
+more and is told of ours again, which must not take longer than finding it does."""
 SMALL_TABLE: Final = 64
 """Up to this many entries, asking everybody is cheaper than being clever."""
 

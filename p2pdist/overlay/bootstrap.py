@@ -1,8 +1,9 @@
 """The way in: the addresses of ``nodes``, tried until they answer, and what each of them did.
 
 Job: resolve names off the reactor, ping every address at once, again after 5 s doubling to 60 s
-while it is silent, and keep a state for each entry that tells an operator why nothing happens. It
-does NOT look for peers. An entry that answered is a neighbour from then on.
+while it is silent and every ``limits.ENTRY_CHECK_S`` when it is not, and keep a state for each
+entry that tells an operator why nothing happens. It does NOT look for peers. An entry that answered
+is a neighbour from then on.
 
 States of an entry (:class:`EntryState`)::
 
@@ -206,7 +207,7 @@ class Bootstrap:
             entry.failures = 0
             if entry.state not in {EntryState.NO_PEERS, EntryState.TCP_BLOCKED}:
                 self._set(entry, EntryState.ANSWERED)
-            self._later(entry, limits.TOKEN_REFRESH_S)
+            self._later(entry, self._check_s())
 
         def silent(failure: Failure) -> None:
             nonlocal left
@@ -226,6 +227,11 @@ class Bootstrap:
         tries = 1 if entry.failures else limits.FIRST_CONTACT_TRIES
         for address in entry.addresses:
             self.network.rpc.ping(address, tries).addCallbacks(answered, silent)
+
+    def _check_s(self) -> float:
+        """Return the pause before an entry that answered is asked again."""
+        pause = limits.ENTRY_CHECK_S * max(1.0, len(self._entries) / limits.ENTRIES_CHECKED)
+        return min(pause, limits.TOKEN_REFRESH_S)
 
     def _again(self, entry: _Entry) -> None:
         """Try again later, ever later."""

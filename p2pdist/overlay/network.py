@@ -132,6 +132,7 @@ class Network:
             node_id=self.node_id,
             send=self.send,
             heard=self._heard,
+            reborn=self._reborn,
             missed=self.neighbours.missed,
             says=self.bindings.says,
         )
@@ -155,7 +156,10 @@ class Network:
                 self._came_back(source, decode(self.envelope.open_own(datagram)))
                 return
             message = decode(self.envelope.open(datagram, header))
-            self._receive(source, message)
+            if isinstance(message, Reply):
+                self.rpc.reply_received(source, message, header.boot_id)
+            else:
+                self._receive(source, message)
         except RemoteProtocolError as error:
             self.dropped[error.rule] += 1
 
@@ -168,9 +172,7 @@ class Network:
 
     def _receive(self, source: Address, message: Message) -> None:
         now = self.clock.seconds()
-        if isinstance(message, Reply):
-            self.rpc.reply_received(source, message)
-        elif isinstance(message, Offer):
+        if isinstance(message, Offer):
             self._offer(source, message, now)
         elif isinstance(message, Ping):
             self._ping(source, message, now)
@@ -262,10 +264,18 @@ class Network:
             known.seen_at, known.misses = now, 0  # nearly always: spare the tables
         elif self.neighbours.verified(node_id, address, now, nat) and known is None:
             self.own_addresses.pop(address, None)  # a NAT gave it to somebody else
-            for found in list(self.neighbour_found):
-                found(address)
-            for search in self.agenda:
-                search.poke()
+            self._new_at(address)
+
+    def _reborn(self, address: Address) -> None:
+        """Treat a neighbour that was restarted as new: it has forgotten what it was told."""
+        if self.neighbours.get(address) is not None:
+            self._new_at(address)
+
+    def _new_at(self, address: Address) -> None:
+        for found in list(self.neighbour_found):
+            found(address)
+        for search in self.agenda:
+            search.poke()
 
     def _own_address(self, observed: Address) -> None:
         self.own_addresses.pop(observed, None)

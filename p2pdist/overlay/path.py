@@ -32,6 +32,7 @@ class Path:
         proved: whether the address ever proved itself to us, by an answer or by our token.
         misses: calls without an answer since then.
         told: the ``flags`` we last said of ourselves in a ping that address believes.
+        boot_id: of the process that last answered there.
     """
 
     srtt_s: float | None = None
@@ -42,6 +43,12 @@ class Path:
     proved: bool = False
     misses: int = 0
     told: int = 0
+    boot_id: bytes = b""
+
+    def reborn(self, boot_id: bytes) -> bool:
+        """Note which process answered; tell whether it was another one before."""
+        before, self.boot_id = self.boot_id, boot_id
+        return before not in {b"", boot_id}
 
     def rto_s(self) -> float:
         """Return the timeout of a first try, 0.05 to 3 s (RFC 6298, 2.2 to 2.4)."""

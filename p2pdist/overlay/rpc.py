@@ -95,6 +95,7 @@ class RPC:
         send: puts a message on the wire.
         paths: round-trip times and tokens by address.
         heard: called as ``heard(address, pong)`` when a pong identified an address.
+        reborn: called when another process answers at an address than before.
         missed: called when a call to an address went unanswered.
         says: returns the ``flags`` of a ping to an address.
     """
@@ -106,6 +107,7 @@ class RPC:
     send: Callable[[Address, Message], None]
     paths: Paths = field(factory=Paths)
     heard: Callable[[Address, Pong], None] = lambda _address, _pong: None
+    reborn: Callable[[Address], None] = lambda _address: None
     missed: Callable[[Address], None] = lambda _address: None
     says: Callable[[Address], int] = lambda _address: 0
     mismatched: int = field(init=False, default=0)
@@ -309,8 +311,14 @@ class RPC:
 
     # --- replies ---
 
-    def reply_received(self, source: Address, reply: Reply) -> None:
-        """Take a reply from the wire; one that answers no open call is counted and dropped."""
+    def reply_received(self, source: Address, reply: Reply, boot_id: bytes = b"") -> None:
+        """Take a reply from the wire; one that answers no open call is counted and dropped.
+
+        Args:
+            source: where it came from.
+            reply: what came.
+            boot_id: of the process that sent it, or nothing if that is not known.
+        """
         call = self._calls.get(reply.rid)
         if call is None or reply.attempt >= len(call.sent):
             self.mismatched += 1
@@ -324,19 +332,24 @@ class RPC:
                 call.late(reply)
             return
         path.sample(now - call.sent[reply.attempt], now)
+        if path.reborn(boot_id):
+            self.reborn(call.address)
         if isinstance(reply, Challenge):
             self._challenged(call, path, reply, now)
         elif isinstance(reply, Error):
             self._finish(call, RequestRefused(call.address, call.method, code=reply.error))
         elif isinstance(reply, call.reply_type):
-            token = getattr(reply, "token", None)
-            if token is not None:
-                path.grant(token, now)
-            if isinstance(reply, Pong):
-                self.heard(call.address, reply)
-            self._finish(call, reply)
+            self._answered(call, path, reply, now)
         else:
             self.mismatched += 1
+
+    def _answered(self, call: _Call, path: Path, reply: Reply, now: float) -> None:
+        token = getattr(reply, "token", None)
+        if token is not None:
+            path.grant(token, now)
+        if isinstance(reply, Pong):
+            self.heard(call.address, reply)
+        self._finish(call, reply)
 
     def came_back(self, source: Address, rid: bytes) -> bool:
         """Take a request of ours that arrived at ourselves; False if it is not an open call's.

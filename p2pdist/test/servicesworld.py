@@ -86,17 +86,25 @@ class Station:
         self, *descriptors: Descriptor, nodes: tuple[Station, ...] = (), **settings: Any
     ) -> P2PDistService:
         """Start a service, as ``twistd -n p2pdist`` would."""
+        service = self.build(nodes=nodes, **settings)
+        for descriptor in descriptors:
+            service.add(descriptor)
+        self.begin(service)
+        return service
+
+    def build(self, *, nodes: tuple[Station, ...] = (), **settings: Any) -> P2PDistService:
+        """Make a service without starting it."""
         settings = {"listen": ("0.0.0.0",), "lan": False, "state_dir": STATE, **settings}
         config = Config(
             directory=DATA, nodes=tuple(HostPort(*node.address) for node in nodes), **settings
         )
-        service = P2PDistService(config, self.machine)
-        for descriptor in descriptors:
-            service.add(descriptor)
+        return P2PDistService(config, self.machine)
+
+    def begin(self, service: P2PDistService) -> None:
+        """Start a service that was built."""
         service.privilegedStartService()
         service.startService()
         self.service = service
-        return service
 
     @property
     def session(self) -> Session:

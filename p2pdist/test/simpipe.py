@@ -62,6 +62,7 @@ class Pipe:
         "_arrival",
         "_blocked",
         "_credits",
+        "_delivery",
         "_finishing",
         "_held",
         "_orphaned",
@@ -86,7 +87,8 @@ class Pipe:
         self._blocked = False  # the sender waits for room
         self._finishing = False
         self._orphaned = False  # bytes are out that nobody will acknowledge
-        self._arrival = 0.0  # of the last segment: none overtakes it
+        self._arrival = 0.0  # of the last segment: none overtakes it, ...
+        self._delivery = 0.0  # ... nor behind a downlink whose rate changed
         self._turn = False
         self._stalled_at: float | None = None
         self._rto = RTO_S
@@ -225,9 +227,12 @@ class Pipe:
     def _arrive(self, kind: str, data: bytes) -> None:
         lane = self.target.machine.downlink
         wires = self._wires
-        if lane is not None and self.source.machine is not self.target.machine:
+        here = self.source.machine is self.target.machine
+        when = wires.now if lane is None or here else lane.take(wires.now, len(data))
+        self._delivery = max(when, self._delivery)
+        if self._delivery > wires.now:
             # FIN and RST queue too: they must not overtake data.
-            wires.at(lane.take(wires.now, len(data)), KERNEL, self.target.arrive, kind, data)
+            wires.at(self._delivery, KERNEL, self.target.arrive, kind, data)
         else:
             self.target.arrive(kind, data)
 

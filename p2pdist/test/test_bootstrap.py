@@ -54,13 +54,37 @@ class StateTests(TestCase):
         self.assertEqual([EntryState.SILENT, EntryState.ANSWERED], self.states(node))
 
     def test_entry_that_dies_later(self) -> None:
-        """An entry that answered is asked again every TOKEN_REFRESH_S, and may fall silent."""
+        """An entry that answered is asked again every ENTRY_CHECK_S, and may fall silent."""
         OverlayNode.on(self.b)
         node = OverlayNode.on(self.a, "10.0.0.2")
         self.world.run(1)
         self.b.crash()
-        self.world.run(limits.TOKEN_REFRESH_S * 1.3 + 10)
+        self.world.run(limits.ENTRY_CHECK_S * 1.3 + 10)
         self.assertEqual([EntryState.ANSWERED, EntryState.SILENT], self.states(node))
+
+    def test_many_entries(self) -> None:
+        """Many entries that answer are asked more seldom: ENTRIES_CHECKED in ENTRY_CHECK_S."""
+        OverlayNode.on(self.a, *(f"10.0.1.{number}" for number in range(1, 17)))
+        for number in range(1, 17):
+            OverlayNode.on(self.world.host(f"10.0.1.{number}"))
+        self.world.run(5)
+        start = len(self.world.trace)
+        self.world.run(limits.ENTRY_CHECK_S)
+        asked = [r for r in self.world.trace[start:] if r.source[0] == "10.0.0.1"]
+        self.assertLessEqual(len(asked), 3 * limits.ENTRIES_CHECKED)
+
+    def test_entry_that_is_restarted(self) -> None:
+        """A node that was restarted is told of our swarms again, soon after."""
+        OverlayNode.on(self.b)
+        node = OverlayNode.on(self.a, "10.0.0.2")
+        node.join()
+        self.world.run(10)
+        self.b.crash()
+        self.b.restart()
+        again = OverlayNode.on(self.b)
+        self.assertEqual(0, again.network.peers.total)
+        self.world.run(limits.ENTRY_CHECK_S * (1 + limits.RTO_JITTER) + 5)
+        self.assertEqual(1, again.network.peers.total)
 
     def test_name_that_resolves(self) -> None:
         """A name is resolved first; all its addresses are asked, one answer is enough."""

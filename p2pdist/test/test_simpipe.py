@@ -137,6 +137,17 @@ class DataTests(TCPTestCase):
         self.world.run_until(lambda: all(made.reason for made in self.server.made))
         self.assertTrue(2.0 <= self.world.now - start < 2.2, self.world.now - start)
 
+    def test_changed_downlink(self):
+        """What waits for a slow downlink is not overtaken when the rate changes."""
+        self.world.link(delay=0.01, bandwidth=1000)
+        client, server = self.connect()
+        client.transport.write(b"a" * 3000)
+        self.world.run(1)
+        self.world.link(delay=0.01, bandwidth=1_000_000)
+        client.transport.write(b"b" * 3000)
+        self.world.run(10)
+        self.assertEqual(b"a" * 3000 + b"b" * 3000, server.data)
+
     def test_loopback(self):
         """A host talks to itself at once, without bandwidth."""
         self.world.link(loss=1.0, bandwidth=1)
