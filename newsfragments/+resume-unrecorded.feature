@@ -1,2 +1,1 @@
-A download that was killed finds the pieces it had written and not yet recorded, up to 5 s of work,
-by hashing what lies on disk without a record: they are not fetched again.
+A download that was killed finds the pieces it had written and not yet recorded, up to 5 s of work: they are not fetched again.

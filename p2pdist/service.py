@@ -29,6 +29,7 @@ from p2pdist.machine import Machine
 from p2pdist.neighbours import Remembered
 from p2pdist.overlaynode import NodeService
 from p2pdist.ports import Ports
+from p2pdist.scrub import Scrub
 from p2pdist.storage.statedir import StateDirectory
 from p2pdist.upkeep import UpkeepService
 
@@ -79,7 +80,7 @@ class P2PDistService(MultiService):
             self.contents.sessions,
             self._state,
             remembered,
-            (self.contents.upkeep,),
+            (self.contents.upkeep, Scrub(self.contents.sessions, machine.reactor).tick),
         )
         for service in (self.overlay, self.contents, self.upkeep):
             service.setServiceParent(self)

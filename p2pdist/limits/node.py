@@ -59,6 +59,14 @@ SYNC_EVERY_S: Final = 5.0
 """Data is synced, then its bits: so much work at most is done again after a crash."""
 RESUME_HASH_BYTES: Final = 4 * SYNC_BYTES
 """Hashed at a start to find pieces that were written and not yet recorded: a fifth of a second."""
+SCRUB_BYTES_PER_S: Final = 4 * MIB
+"""What is complete is read again so fast, all contents together: 0.2 % of a core, 340 GiB a day."""
+SCRUB_BUSY_SHARE: Final = 0.1
+"""Of that, while pieces move."""
+SCRUB_FIRST_S: Final = 3600.0
+"""A content is read again so long after it was opened ..."""
+SCRUB_EVERY_S: Final = 7 * 86400.0
+"""... and again so long after it was read."""
 DISK_THREADS: Final = 4
 FREE_SPACE_EVERY_S: Final = 30.0
 """How often the fleet's record of free disk space is looked at, at most."""

@@ -127,6 +127,8 @@ takes a part of one. Fewer spread a swarm of equals better, more cover gaps; nev
 UPLOAD_SLOTS, where the swarm collapses."""
 PROMISES_MAX: Final = 256
 """Pieces promised to one receiver, whatever their peers' speed."""
+DOUBTED_PIECES: Final = 8
+"""Pieces sent last to a peer that are read again if it bans us; a liar must have got them first."""
 REQUESTS_MAX: Final = 32
 """Pieces asked for on one connection and not settled."""
 PIECE_PROGRESS_S: Final = 10.0

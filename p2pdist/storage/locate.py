@@ -5,7 +5,7 @@ is something to fetch; :func:`verify` only looks. What is found is, in this orde
 
 1. a record of the complete content whose files look as they did: trusted;
 2. a state file whose bits belong to what stands under the final name: a crash interrupted
-   publishing, which is finished;
+   publishing, or mending (``mending``), which is finished;
 3. a target: hashed; it is the content, or it is in the way (ContentConflict, unless it may be
    replaced: then its matching pieces are reused);
 4. part and state file: resumed.
@@ -27,6 +27,7 @@ from p2pdist.ids import HashKey
 from p2pdist.source import Progress
 from p2pdist.storage.disk import FileFacts, Kind
 from p2pdist.storage.layout import state_name
+from p2pdist.storage.mending import Mending
 from p2pdist.storage.part import discard, find_state, open_part
 from p2pdist.storage.pieces import Bitfield
 from p2pdist.storage.place import Place
@@ -203,6 +204,7 @@ async def _open_complete(
     stamps: bytes,
     verified: Bitfield,
     sha256: str | None = None,
+    have: Bitfield | None = None,
 ) -> Store:
     def opening() -> FileTree:
         tree = place.target_tree(metadata.name, metadata.files)
@@ -213,7 +215,7 @@ async def _open_complete(
         place=place,
         metadata=metadata,
         hash_key=metadata.hash_key(),
-        have=Bitfield.full(metadata.count),
+        have=have or Bitfield.full(metadata.count),
         tree=await run(place.workers, place.target_path(metadata.name), opening),
         stamps=stamps,
         state=None,
@@ -288,7 +290,7 @@ async def _from_state(
     assert metadata is not None
     try:
         descriptor.check_metadata(metadata)
-        store = await _interrupted_publish(place, state, metadata)
+        store = await _interrupted(place, state, metadata, progress)
         if store is not None:
             return store
         found = await _examine(place, descriptor, metadata, progress)
@@ -317,8 +319,10 @@ async def _open_part(
     return store
 
 
-async def _interrupted_publish(place: Place, state: StateFile, metadata: Metadata) -> Store | None:
-    """Finish publishing if the state's complete bits are those of the files under the final name.
+async def _interrupted(
+    place: Place, state: StateFile, metadata: Metadata, progress: Progress
+) -> Store | None:
+    """Finish publishing or mending if the state's bits are those of the files in the final place.
 
     Raises:
         StorageError: it cannot be finished now.
@@ -331,12 +335,11 @@ async def _interrupted_publish(place: Place, state: StateFile, metadata: Metadat
             return None
 
     have = await place.workers.run(load)
-    if have is None or not have.complete:
+    if have is None:
         return None
-    opening = partial(
-        FileTree, place.disk, place.directory, metadata.name, metadata.files, writable=True
-    )
-    tree = await run(place.workers, place.directory, opening)
+    if not have.complete:
+        return await _interrupted_mending(place, state, metadata, have, progress)
+    tree = await run(place.workers, place.directory, partial(_writable, place, metadata))
     store = Store(
         place=place,
         metadata=metadata,
@@ -350,6 +353,29 @@ async def _interrupted_publish(place: Place, state: StateFile, metadata: Metadat
     )
     await _publish_or_close(store)
     return store
+
+
+async def _interrupted_mending(
+    place: Place, state: StateFile, metadata: Metadata, had: Bitfield, progress: Progress
+) -> Store | None:
+    """Go on with it, unless more is wrong now than was missing: then somebody changed it.
+
+    Raises:
+        StorageError: it cannot be read or written to.
+    """
+    found = await survey(place, metadata, progress)
+    if found.stamps is None or found.complete or any(not found.have.has(i) for i in had):
+        return None
+    tree = await run(place.workers, place.directory, partial(_writable, place, metadata))
+    verified = found.have.copy()
+    store = await _open_complete(place, metadata, found.stamps, verified, have=found.have)
+    store.mend_with(Mending(state, tree))
+    store.mark_unsynced(index for index in found.have if not had.has(index))
+    return store
+
+
+def _writable(place: Place, metadata: Metadata) -> FileTree:
+    return FileTree(place.disk, place.directory, metadata.name, metadata.files, writable=True)
 
 
 async def _publish_or_close(store: Store) -> None:

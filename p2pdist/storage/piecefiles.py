@@ -96,13 +96,21 @@ class PieceFiles:
         """
         self.tree.sync_data({file for index in indices for file in self.files_of(index)})
 
+    def forget(self, index: int) -> None:
+        """Let the next read of a piece come from the device, as far as that can be asked.
+
+        Raises:
+            OSError: its files cannot be opened.
+        """
+        self.tree.forget(self.geometry.offset_of(index), self.geometry.size_of(index))
+
     def write_again(self, index: int) -> bool:
         """Read a piece from the device, as far as possible, and write it back if it is good.
 
         Raises:
             OSError: some of it cannot be read or written.
         """
-        self.tree.forget(self.geometry.offset_of(index), self.geometry.size_of(index))
+        self.forget(index)
         data = self.read(index)
         if not self.matches(index, data):
             return False
@@ -117,6 +125,7 @@ class PieceFiles:
         stamps: dict[int, bytes],
         verified: bool,
         lend: bool,
+        fresh: bool = False,
     ) -> Fetched:
         """Read part of a piece, checking all of it unless that is known to be needless.
 
@@ -128,10 +137,13 @@ class PieceFiles:
                 the files in the range are enough.
             verified: the piece was good when its files had the stamps expected of them.
             lend: lend the bytes instead, if that can be done.
+            fresh: ask the device, not the cache.
 
         Raises:
             OSError: some of it cannot be read.
         """
+        if fresh:
+            self.forget(index)
         changed = {}
         for file, expected in stamps.items():
             with self.tree.borrow(file) as handle:

@@ -12,19 +12,24 @@ from __future__ import annotations
 
 import hashlib
 import os
+from functools import partial
 
 import msgpack
 from attrs import field, frozen
 
 from p2pdist import limits
 from p2pdist.content import Metadata, decode_metadata
-from p2pdist.errors import RemoteProtocolError
+from p2pdist.errors import RemoteProtocolError, StorageError
 from p2pdist.ids import HashKey
+from p2pdist.logs import new_logger
 from p2pdist.storage.disk import STAMP_BYTES, IDisk, read_file, write_file
+from p2pdist.storage.place import Place
+from p2pdist.storage.survey import run
 
 FOLDER = "complete"
 MAGIC = b"p2pdist complete 1\n"
 _CHECKSUM_BYTES = 32
+_log = new_logger()
 
 
 @frozen
@@ -113,6 +118,28 @@ def save_record(disk: IDisk, state_directory: str, hash_key: HashKey, record: Re
         write_file(disk, folder, hash_key.hex(), record.encode())
     finally:
         disk.close(folder)
+
+
+async def keep_record(place: Place, hash_key: HashKey, record: Record, path: str) -> None:
+    """Save a record in a worker, where records are kept; never fails, but says so in the log.
+
+    Args:
+        place: of the content.
+        hash_key: of it.
+        record: of it.
+        path: what to call it in the log.
+    """
+    if place.state_directory is None:
+        return
+    save = partial(save_record, place.disk, place.state_directory, hash_key, record)
+    try:
+        await run(place.workers, place.state_directory, save)
+    except StorageError as error:
+        _log.warn(
+            "{path} is complete but will be hashed again at the next start: {error}",
+            path=path,
+            error=error,
+        )
 
 
 def _open_folder(disk: IDisk, state_directory: str) -> int:

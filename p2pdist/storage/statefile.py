@@ -34,13 +34,16 @@ from p2pdist import limits
 from p2pdist.content import Metadata, decode_metadata
 from p2pdist.errors import AlreadyRunning, MalformedMessage, RemoteProtocolError
 from p2pdist.ids import HASH_KEY_BYTES, HashKey
+from p2pdist.logs import new_logger
 from p2pdist.storage.disk import Access, IDisk
 from p2pdist.storage.pieces import Bitfield
+from p2pdist.workers import IWorkers
 
 MAGIC = b"p2pdist state 1\n"
 _HEADER = struct.Struct(f">{len(MAGIC)}s{HASH_KEY_BYTES}sI")
 _GENERATION = struct.Struct(">Q")
 _CHECKSUM_BYTES = 32
+_log = new_logger()
 
 
 def _aligned(size: int) -> int:
@@ -249,3 +252,12 @@ class StateFile:
         """Release lock and handles."""
         self.disk.close(self._handle)
         self.disk.close(self._root)
+
+
+async def discard_state(workers: IWorkers, state: StateFile) -> None:
+    """Remove and close a state file that has done its work, in a worker; never fails."""
+    try:
+        await workers.run(state.remove)
+    except OSError as error:  # swept away at the next start
+        _log.warn("{path} is left behind: {error}", path=state.path, error=error)
+    await workers.run(state.close)

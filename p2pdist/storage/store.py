@@ -21,14 +21,11 @@ runs in workers. Tests: ``test_store``, ``test_crash``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, cast
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, DeferredLock
-from twisted.internet.interfaces import IDelayedCall
-from twisted.python.failure import Failure
 
 from p2pdist import limits
 from p2pdist.content import Metadata
@@ -43,13 +40,15 @@ from p2pdist.storage.disk import (
     storage_error,
 )
 from p2pdist.storage.effort import Effort
+from p2pdist.storage.groupsync import GroupSync
 from p2pdist.storage.loan import Loan
+from p2pdist.storage.mending import Mending, begin
 from p2pdist.storage.piecefiles import PieceFiles
 from p2pdist.storage.pieces import Bitfield, Geometry
 from p2pdist.storage.place import Place
 from p2pdist.storage.publish import publish
-from p2pdist.storage.records import Record, save_record
-from p2pdist.storage.statefile import StateFile
+from p2pdist.storage.records import Record, keep_record
+from p2pdist.storage.statefile import StateFile, discard_state
 from p2pdist.storage.survey import check_sha256, geometry_of, run
 from p2pdist.storage.tree import FileTree, identity
 from p2pdist.storage.unsynced import Unsynced
@@ -85,6 +84,8 @@ class Store:
     geometry: Geometry = field(init=False)
     effort: Effort = field(init=False, factory=Effort)
     _pieces: PieceFiles = field(init=False)
+    _writer: PieceFiles = field(init=False)
+    """The same, but while a published content is mended."""
     _unsynced: Unsynced = field(init=False)
     _withdrawn: bool = field(init=False, default=False)
     """The bits on disk hold a piece that ``have`` does not."""
@@ -93,12 +94,12 @@ class Store:
     _sync_failures: int = field(init=False, default=0)
     _changes: int = field(init=False, default=0)
     """How often a file was found changed."""
+    _touched: bool = field(init=False, default=False)
+    """A file was found changed since it was published."""
     _closed: bool = field(init=False, default=False)
     _turn: DeferredLock = field(init=False, factory=DeferredLock)
     """Sync, publish and close, one at a time."""
-    _waiting: list[Deferred[None]] = field(init=False, factory=list)
-    """Calls of :meth:`sync` whose turn has not come."""
-    _timer: IDelayedCall | None = field(init=False, default=None)
+    _syncs: GroupSync = field(init=False)
     _awake: bool = field(init=False, default=True)  # handles may be open
     _jobs: int = field(init=False, default=0)
     _idle: Deferred[None] | None = field(init=False, default=None)
@@ -106,7 +107,9 @@ class Store:
     def __attrs_post_init__(self) -> None:
         self.geometry = geometry_of(self.metadata)
         self._unsynced = Unsynced(self.geometry.size_of)
-        self._pieces = PieceFiles(self._tree, self.metadata, self.geometry)
+        self._pieces = self._writer = PieceFiles(self._tree, self.metadata, self.geometry)
+        clock, failed = self.place.clock, self._timed_sync_failed
+        self._syncs = GroupSync(clock, self._turn, self._sync, failed)
 
     def __repr__(self) -> str:
         return f"<Store {self.path}: {self.have.count_set} of {self.have.count} pieces>"
@@ -162,7 +165,7 @@ class Store:
             while failures != self._sync_failures:  # once more if a sync failed meanwhile
                 failures = self._sync_failures
                 try:
-                    write = partial(self._pieces.write, index, data, self.place.timer)
+                    write = partial(self._writer.write, index, data, self.place.timer)
                     self.effort.add(await self.place.workers.run(write))
                 except OSError as error:
                     raise self._explain(error) from error
@@ -194,33 +197,18 @@ class Store:
 
         Runs by itself every ``limits.SYNC_BYTES`` or ``limits.SYNC_EVERY_S``.
 
-        Calls while one waits for its turn share it: on a disk slower than the network each piece
-        would add one, and each would resume the next inside of itself.
+        Calls while one waits for its turn share it.
 
         Returns:
             Fires when done. Fails with StorageError; then the pieces since the last good sync have
             been read again, those that are not there have been withdrawn, and nothing more is
             written until a sync succeeds.
         """
-        waiting: Deferred[None] = Deferred()
-        self._waiting.append(waiting)
-        if len(self._waiting) == 1:
-            Deferred.fromCoroutine(self._sync())
-        return waiting
+        return self._syncs.call()
 
     async def _sync(self) -> None:
-        outcome: Failure | None = None
-        async with self._turn:
-            together, self._waiting = self._waiting, []
-            try:
-                self._check_open()
-                await self._flush()
-            except GeneratorExit:  # collected as garbage: nobody is left to tell
-                raise
-            except BaseException:  # noqa: BLE001 -- whatever it is, it belongs to those who wait
-                outcome = Failure()
-        for waiting in together:
-            waiting.callback(cast("Any", outcome))
+        self._check_open()
+        await self._flush()
 
     async def _flush(self) -> None:
         """Data, then bits. The caller holds the turn."""
@@ -232,7 +220,7 @@ class Store:
         stamps = bytes(self._stamps)
         self._withdrawn = False
         try:
-            await self.place.workers.run(partial(self._pieces.sync, batch))
+            await self.place.workers.run(partial(self._writer.sync, batch))
         except OSError as error:
             self._sync_failed()
             await self._write_again(tuple(self._unsynced))
@@ -268,7 +256,7 @@ class Store:
             if not self.have.has(index):
                 continue
             try:
-                there = await self.place.workers.run(partial(self._pieces.write_again, index))
+                there = await self.place.workers.run(partial(self._writer.write_again, index))
             except OSError:
                 there = False
             if not there:
@@ -276,25 +264,12 @@ class Store:
 
     def _sync_within(self, delay_s: float) -> None:
         """See to it that a sync begins in at most ``delay_s``."""
-        if self._closed or self._state is None:
-            return
-        clock = self.place.clock
-        if self._timer is not None:
-            if self._timer.getTime() <= clock.seconds() + delay_s:
-                return
-            self._timer.cancel()
-        self._timer = clock.callLater(delay_s, self._timed_sync)
+        if not self._closed and self._state is not None:
+            self._syncs.within(delay_s)
 
-    def _timed_sync(self) -> None:
-        self._timer = None
-        if not self._waiting:
-            self.sync().addErrback(self._eb_timed_sync)
-
-    def _eb_timed_sync(self, failure: Failure) -> None:
-        if self._closed:
-            return
-        failure.trap(StorageError)
-        self.log.warn("{path} could not be synced: {error}", path=self.path, error=failure.value)
+    def _timed_sync_failed(self, error: StorageError) -> None:
+        if not self._closed:
+            self.log.warn("{path} could not be synced: {error}", path=self.path, error=error)
 
     # --- reading ---
 
@@ -312,7 +287,21 @@ class Store:
         """
         return Deferred.fromCoroutine(self._read(index, offset, size, lend))
 
-    async def _read(self, index: int, offset: int, size: int, lend: bool) -> bytes | Loan:
+    def check(self, index: int) -> Deferred[None]:
+        """Read a piece in ``have`` from the device and withdraw it if it is wrong.
+
+        Returns:
+            Fires when that is done; never fails.
+        """
+        return Deferred.fromCoroutine(self._check(index))
+
+    async def _check(self, index: int) -> None:
+        with suppress(StorageError):
+            await self._read(index, 0, 0, lend=False, fresh=True)
+
+    async def _read(
+        self, index: int, offset: int, size: int, lend: bool, fresh: bool = False
+    ) -> bytes | Loan:
         self._check_open()
         self._awake = True
         if not self.have.has(index):
@@ -321,12 +310,14 @@ class Store:
             raise LocalProtocolError(f"bytes {offset}+{size} of piece {index}")
         with self._working():
             width = STAMP_BYTES if self.published else IDENTITY_BYTES
-            verified, changes = self._verified.has(index), self._changes
+            verified, changes = self._verified.has(index) and not fresh, self._changes
             files = self._pieces.files_of(index)
             if verified:
                 files = self._pieces.files_in(index, offset, size)
             expected = {file: self._stamp(file)[:width] for file in files}
-            fetch = partial(self._pieces.fetch, index, offset, size, expected, verified, lend)
+            fetch = partial(
+                self._pieces.fetch, index, offset, size, expected, verified, lend, fresh
+            )
             try:
                 fetched = await self.place.workers.run(fetch)
             except OSError as error:
@@ -360,6 +351,7 @@ class Store:
         """Somebody touched a file: each of its pieces is hashed again before it is served."""
         self.log.info("{path} was changed by somebody else", path=self._tree.path_of(file))
         self._changes += 1
+        self._touched = self.published
         self._stamps[file * STAMP_BYTES : (file + 1) * STAMP_BYTES] = stamp
         for index in self._pieces.pieces_of(file):
             self._verified.clear(index)
@@ -375,6 +367,34 @@ class Store:
         self.log.warn("piece {index} of {path} is lost", index=index, path=self.path)
         if self.on_lost is not None:
             self.on_lost(index)
+
+    # --- mending ---
+
+    def mend(self) -> Deferred[None]:
+        """Get ready to write what the disk lost of a published content (see ``mending``).
+
+        Fires when missing pieces may be written; :meth:`publish` comes again then. Fails with
+        StorageError when somebody changed it, or it cannot or must not be written to.
+        """
+        return Deferred.fromCoroutine(self._mend())
+
+    async def _mend(self) -> None:
+        async with self._turn:
+            self._check_open()
+            if self._state is not None:
+                return
+            if self._touched:
+                raise StorageError(f"{self.path} was changed after completion")
+            opening = partial(begin, self.place, self.metadata, bytes(self._stamps), self.have)
+            self.mend_with(await run(self.place.workers, self._tree.path, opening))
+        self.log.warn("{path} is damaged, though nobody changed it: mending it", path=self.path)
+
+    def mend_with(self, mending: Mending) -> None:
+        """Take over what mending needs."""
+        self._state = mending.state
+        self._writer = PieceFiles(mending.tree, self.metadata, self.geometry)
+        self._withdrawn = True
+        self._sync_within(0.0)
 
     # --- the end ---
 
@@ -409,42 +429,21 @@ class Store:
             self._stamps = bytearray(stamps)
             await self.keep_record()
             state, self._state = self._state, None
-            self._cancel_timer()
-            await self._drop_state(state)
+            self._syncs.cancel()
+            if self._writer is not self._pieces:
+                await self.place.workers.run(self._writer.tree.close)
+                self._writer = self._pieces
+            await discard_state(self.place.workers, state)
 
     async def check_sha256(self) -> None:
-        """Compare the whole content with the descriptor's sha256, if it names one.
-
-        Raises:
-            StorageError: it differs, in a sentence of its own, or cannot be read.
-        """
-        await check_sha256(
-            self.place.workers, self._tree, self.metadata.name, self._sha256, self._check_open
-        )
+        """Compare the content with the descriptor's sha256, if it names one; see ``survey``."""
+        workers, name = self.place.workers, self.metadata.name
+        await check_sha256(workers, self._tree, name, self._sha256, self._check_open)
 
     async def keep_record(self) -> None:
         """Write down that the content is complete and how its files look; never fails."""
-        place, tree = self.place, self._tree
-        if place.state_directory is None:
-            return
-        record = Record(self.metadata, tree.directory, tree.top, bytes(self._stamps))
-        save = partial(save_record, place.disk, place.state_directory, self.hash_key, record)
-        try:
-            await run(place.workers, place.state_directory, save)
-        except StorageError as error:
-            self.log.warn(
-                "{path} is complete but will be hashed again at the next start: {error}",
-                path=self.path,
-                error=error,
-            )
-
-    async def _drop_state(self, state: StateFile) -> None:
-        try:
-            await run(self.place.workers, state.path, state.remove)
-        except StorageError as error:  # swept away at the next start
-            self.log.warn("the state file is left behind: {error}", error=error)
-        finally:
-            await self.place.workers.run(state.close)
+        record = Record(self.metadata, self._tree.directory, self._tree.top, bytes(self._stamps))
+        await keep_record(self.place, self.hash_key, record, self.path)
 
     def close(self) -> Deferred[None]:
         """Sync data, then bits; release files and lock; again is fine.
@@ -459,7 +458,7 @@ class Store:
 
     async def _close(self) -> None:
         again, self._closed = self._closed, True
-        self._cancel_timer()
+        self._syncs.cancel()
         async with self._turn:
             if again:
                 return
@@ -475,13 +474,9 @@ class Store:
 
     def _release(self) -> None:
         self._tree.close()
+        self._writer.tree.close()
         if self._state is not None:
             self._state.close()
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def _check_open(self) -> None:
         if self._closed:

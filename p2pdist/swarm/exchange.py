@@ -72,7 +72,7 @@ class ExchangeOwner(Structural):
         """Every piece is on disk."""
 
     def published_piece_lost(self, index: PieceIndex) -> None:
-        """Somebody changed the published content; it is not repaired."""
+        """A piece of the published content is not there any more."""
 
 
 class Exchange:
@@ -154,10 +154,11 @@ class Exchange:
         self._interests.pop(node_id, None)
         for key in [key for key in self._parcels if key[0] == node_id]:
             del self._parcels[key]
-        promised = self.picker.remove_peer(node_id)
-        self.uploader.remove_peer(node_id)
-        for index in promised:
+        for index in self.picker.remove_peer(node_id):
             self._give(index)
+        sent = self.uploader.remove_peer(node_id)
+        for index in sent if peer.remote_bye == ByeReason.BANNED else ():
+            self._store.check(index)  # it may be a liar; if not, one of these is wrong
         self._wake()
         self._pump()
 
@@ -308,8 +309,7 @@ class Exchange:
 
     def piece_received(self, peer: PeerConnection, index: PieceIndex, data: bytearray) -> None:
         """A wanted piece is whole: have it verified and written."""
-        losers = self.picker.arrived(peer.node_id, index, self._clock.seconds())
-        for node_id in losers:
+        for node_id in self.picker.arrived(peer.node_id, index, self._clock.seconds()):
             self._peers[node_id].cancel(index)
             self._give(index)
         self._pending += 1

@@ -433,9 +433,18 @@ class Transfer:
 
     def published_piece_lost(self, index: PieceIndex) -> None:
         """See :class:`~p2pdist.swarm.exchange.ExchangeOwner`."""
+        self.log.debug("piece {index} is damaged", index=index)
+        self._mend()
+
+    def _mend(self) -> None:
         assert self.store is not None, "pieces are in the store"
-        text = f"piece {index} of {self.store.path} was changed after completion"
-        self._fail(Failure(StorageError(text)))
+        trouble = partial(self._disk_trouble, self._mend)
+        self._follow(self.store.mend(), self._cb_mending, trouble)
+
+    def _cb_mending(self, _: None) -> None:
+        assert self._exchange is not None, "pieces were lost"
+        self._ticker.stir()
+        self._exchange.resume()
 
     def disk_failed(self, error: StorageError) -> None:
         """See :class:`~p2pdist.swarm.exchange.ExchangeOwner`."""

@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import deque
 
 from attrs import define, field, frozen
 
@@ -94,6 +95,7 @@ class _Taker:
         agreed: what is waiting, sending or sent, in the order of agreement.
         drain_s: shortest time from the last byte in the socket to the peer having the piece.
         queued: whether the last time was much longer.
+        last: what was handed to its socket lately.
     """
 
     pieces: int
@@ -104,6 +106,7 @@ class _Taker:
     agreed: dict[PieceIndex, _Sending] = field(factory=dict)
     drain_s: float = math.inf
     queued: bool = True
+    last: deque[PieceIndex] = field(factory=lambda: deque(maxlen=limits.DOUBTED_PIECES))
 
     def holds_slot(self, piece: _Sending, now: float, slow_s: float) -> bool:
         """Tell whether a piece counts as on the wire."""
@@ -174,12 +177,15 @@ class Uploader:
         """Learn of a connected peer."""
         self._takers[peer] = _Taker(pieces, interested)
 
-    def remove_peer(self, peer: NodeID) -> None:
-        """Forget a peer; what it did not get whole counts as not sent."""
+    def remove_peer(self, peer: NodeID) -> tuple[PieceIndex, ...]:
+        """Forget a peer; what it did not get whole counts as not sent.
+
+        Returns the last pieces that it may have got, ``limits.DOUBTED_PIECES`` at most.
+        """
         for index in list(self._takers[peer].agreed):
             self.ended(peer, index)
-        del self._takers[peer]
         self._busy.pop(peer, None)
+        return tuple(self._takers.pop(peer).last)
 
     def peer_pieces(self, peer: NodeID, pieces: int) -> None:
         """Replace the mask of what the peer claims."""
@@ -264,7 +270,10 @@ class Uploader:
         return min(sample, key=lambda peer: self._takers[peer].wealth, default=None)
 
     def _lacks(self, taker: _Taker) -> int:
-        wanted = self._have ^ (self._have & taker.pieces)
+        """Return what may be granted; one that claims all and wants something lost some of it."""
+        wanted = self._have
+        if taker.pieces != self._all:
+            wanted ^= self._have & taker.pieces
         for index in taker.agreed:
             wanted &= ~masks.bit(index)
         return wanted
@@ -349,7 +358,9 @@ class Uploader:
 
     def sent(self, peer: NodeID, index: PieceIndex, now: float) -> None:
         """Sending -> sent: the whole piece was handed to the socket."""
-        self._takers[peer].agreed[index].sent_at = now
+        taker = self._takers[peer]
+        taker.agreed[index].sent_at = now
+        taker.last.append(index)
 
     def received(self, peer: NodeID, index: PieceIndex, now: float) -> None:
         """Sent -> end: the peer has the piece.

@@ -132,6 +132,7 @@ class SimDisk:
         self.kill()
         self._free_inodes.clear()  # which ones are free again is for the journal to say
         self._crash_folder(self._root, survive, set())
+        self._release_locks()  # of files whose names came back
 
     def kill(self) -> None:
         """End the process: handles and locks are gone; what was not synced still is not."""
@@ -140,6 +141,9 @@ class SimDisk:
         self.failures.clear()
         self.failing.clear()
         self.calls.clear()
+        self._release_locks()
+
+    def _release_locks(self) -> None:
         for node in self._all_nodes(self._root):
             node.locked_by = None
 

@@ -1,0 +1,1 @@
+Disks that rot are noticed: what is complete is read again in the background, an hour after the start and weekly, at 4 MiB/s at most; so are the pieces a peer complains of. A file that nobody touched is mended in its place with pieces from peers; one that somebody changed is left alone, as before.
