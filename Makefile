@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint types layers unit coverage bench-quick wheel clean
+.PHONY: help venv demo test lint types layers unit coverage bench-quick docs wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 14
@@ -53,11 +53,19 @@ coverage: $(READY) ## report of the last `make unit` or `make test`
 bench-quick: $(READY) ## every benchmark once, small
 	$(BIN)/python benchmarks/run.py --quick
 
+# Sphinx is asked for only here. Building itself needs no network.
+$(VENV)/.docs: $(READY)
+	$(BIN)/python -m pip install --quiet --config-settings editable_mode=compat --editable '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.docs ## the documentation site into docs/_build/html; a warning is an error
+	$(BIN)/python -m sphinx -n -W --keep-going -q -b html docs docs/_build/html
+
 wheel: $(READY) ## build source archive and wheel into dist/
 	$(BIN)/python -m build --no-isolation
 
 clean: ## remove what make made
-	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* _trial_temp* \
+	rm -rf $(VENV) build dist docs/_build docs/generated *.egg-info .coverage .coverage.* _trial_temp* \
 	    .mypy_cache .ruff_cache .import_linter_cache .hypothesis demo
 	find p2pdist twisted tools -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -f twisted/plugins/dropin.cache

@@ -217,6 +217,15 @@ class SwarmTests(LibraryCase):
             self.assertIs(Stage.SEEDING, swarm.status().stage)
             self.world.wait_for(swarm.stop())
 
+    def test_machines_that_left_count(self):
+        """A machine that took everything and left is one of those that are done."""
+        _, descriptor = self.seeded()
+        swarm = self.joined(self.station("10.0.0.2"), descriptor)
+        done = swarm.done(3)
+        self.world.wait_for(fetch(self.station("10.0.0.3").host.reactor, descriptor, HERE))
+        self.assertEqual(3, len(self.world.wait_for(done)))
+        self.world.wait_for(swarm.stop())
+
     def test_stop_ends_every_wait(self):
         """A stop fails ``complete`` with NodeStopped and ``done`` with CancelledError."""
         client = self.station("10.0.0.2")
