@@ -196,7 +196,11 @@ class HashMismatch(StorageError):
         super().__init__(f"piece {index} does not match its hash")
 
 
-class DiskFull(StorageError):
+class DiskTrouble(StorageError):
+    """The disk or the system refuses for now; the same may work a moment later."""
+
+
+class DiskFull(DiskTrouble):
     """No space left where the download goes."""
 
 

@@ -22,7 +22,7 @@ from contextlib import suppress
 from attrs import frozen
 from zope.interface import Attribute, Interface
 
-from p2pdist.errors import DiskFull, StorageError
+from p2pdist.errors import DiskFull, DiskTrouble, StorageError
 
 STAMP_BYTES = 40
 IDENTITY_BYTES = 24
@@ -218,7 +218,8 @@ def storage_error(error: OSError, path: str) -> StorageError:
         return StorageError(f"{path}: permission denied for user {os.getuid()}")
     if error.errno == errno.ENOENT:
         return StorageError(f"{path} does not exist")
-    return StorageError(f"{path}: {error.strerror or error}")
+    passing = error.errno in TRANSIENT or error.errno == errno.EIO
+    return (DiskTrouble if passing else StorageError)(f"{path}: {error.strerror or error}")
 
 
 def read_file(disk: IDisk, parent: int, name: str, size_max: int) -> bytes | None:

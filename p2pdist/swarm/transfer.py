@@ -22,13 +22,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTCP, IReactorTime
 from twisted.python.failure import Failure
 
-from p2pdist import limits
 from p2pdist.addresses import Address
 from p2pdist.census.gossip import Digest, Records, Summary, Want
 from p2pdist.content import Metadata, decode_metadata
 from p2pdist.errors import (
     AuthenticationFailed,
-    DiskFull,
+    DiskTrouble,
     MalformedMessage,
     P2PDistError,
     RemoteProtocolError,
@@ -44,6 +43,7 @@ from p2pdist.swarm import masks
 from p2pdist.swarm.admission import Admission
 from p2pdist.swarm.assembly import AssemblyBudget
 from p2pdist.swarm.connection import PeerConnection
+from p2pdist.swarm.diskpause import DiskPause
 from p2pdist.swarm.events import TransferEvents
 from p2pdist.swarm.exchange import Exchange
 from p2pdist.swarm.messages import (
@@ -82,7 +82,7 @@ class Transfer:
         rng: chance.
         entropy: secret random bytes.
         workers: for hashing and decoding the metadata.
-        open_store: makes the store once the metadata is there. DiskFull is tried again every
+        open_store: makes the store once the metadata is there. DiskTrouble is tried again every
             ``limits.DISK_RETRY_S``, every other error is told as ``failed``.
         events: told what happens.
         budget: memory for pieces on their way in, shared by the process.
@@ -141,9 +141,8 @@ class Transfer:
             owner=self,
             events=events,
         )
-        self._paused = ""
+        self._pause = DiskPause(clock, events.paused, events.resumed)
         self._trouble = ""
-        self._retry: tuple[float, Callable[[], None]] | None = None
         self._busy = 0  # workers and store operations of ours under way
         self._ticker = Ticker(clock, self._tick, self._rests)
         self._stopping: Deferred[None] | None = None
@@ -183,14 +182,14 @@ class Transfer:
             metadata=self._metadata,
             exchange=self._exchange,
             sources=self._fetch.sources,
-            trouble=self._trouble or (self._paused and f"disk space: {self._paused}"),
+            trouble=self._trouble or self._pause.reason,
             published=self.store is not None and self.store.published,
         )
 
     def pace(self) -> Pace:
         """Return what the download is doing, for whoever asks what limits it."""
         hashing = self.store is not None and self.store.effort.mostly_hashing
-        return pace(self._exchange, disk_full=bool(self._paused), hashing=hashing)
+        return pace(self._exchange, disk_full=self._pause.full, hashing=hashing)
 
     @property
     def picker(self) -> PiecePicker | None:
@@ -435,12 +434,8 @@ class Transfer:
 
     def published_piece_lost(self, index: PieceIndex) -> None:
         """See :class:`~p2pdist.swarm.exchange.ExchangeOwner`."""
-        self.log.debug("piece {index} is damaged", index=index)
-        self._mend()
-
-    def _mend(self) -> None:
         assert self.store is not None, "pieces are in the store"
-        trouble = partial(self._disk_trouble, self._mend)
+        trouble = partial(self._disk_trouble, partial(self.published_piece_lost, index))
         self._follow(self.store.mend(), self._cb_mending, trouble)
 
     def _cb_mending(self, _: None) -> None:
@@ -451,30 +446,22 @@ class Transfer:
     def disk_failed(self, error: StorageError) -> None:
         """See :class:`~p2pdist.swarm.exchange.ExchangeOwner`."""
         assert self._exchange is not None, "it has just told us"
-        self._pause(error, self._exchange.resume)
+        self._pause.begin(error, self._exchange.resume)
+        self._ticker.stir()
 
     def disk_works(self) -> None:
         """See :class:`~p2pdist.swarm.exchange.ExchangeOwner`."""
-        if self._paused:
-            self._paused = ""
-            self._retry = None
-            self._events.resumed()
+        self._pause.over()
 
     def _disk_trouble(self, again: Callable[[], None], failure: Failure) -> None:
-        """Try again later when the disk is full; everything else needs the operator."""
+        """Try again later when the disk refuses for now; everything else needs the operator."""
         if self._stopping is not None:
             return
-        if isinstance(failure.value, DiskFull):
-            self._pause(failure.value, again)
+        if isinstance(failure.value, DiskTrouble):
+            self._pause.begin(failure.value, again)
+            self._ticker.stir()
         else:
             self._fail(failure)
-
-    def _pause(self, error: StorageError, again: Callable[[], None]) -> None:
-        self._retry = (self._clock.seconds() + limits.DISK_RETRY_S, again)
-        self._ticker.stir()
-        told, self._paused = self._paused, str(error)
-        if not told:
-            self._events.paused(self._paused)
 
     def _fail(self, failure: Failure) -> None:
         """Tell the operator, loudly when it is a bug of ours."""
@@ -488,7 +475,7 @@ class Transfer:
     # --- time ---
 
     def _rests(self) -> bool:
-        quiet = self._roster.idle and self._retry is None
+        quiet = self._roster.idle and not self._pause.waiting
         rests = quiet and (self.is_complete() or not self._roster.known)
         if rests and self.store is not None:
             self.store.rest()
@@ -502,7 +489,4 @@ class Transfer:
             self._ask_for_metadata()
         if self._exchange is not None:
             self._exchange.tick(now)
-        if self._retry is not None and self._retry[0] <= now:
-            again = self._retry[1]
-            self._retry = None
-            again()
+        self._pause.tick(now)

@@ -7,6 +7,7 @@ Production transfers, listeners and stores in the simulated network; hostile one
 from __future__ import annotations
 
 import errno
+import os
 from typing import Any
 
 from p2pdist import limits
@@ -359,6 +360,24 @@ class DiskTests(SwarmCase):
         self.assertEqual(1, len(leech.events.named("paused")))
         self.finish([leech], timeout=2 * limits.DISK_RETRY_S)
         self.stop()
+
+    def test_disk_that_refuses_for_a_moment(self) -> None:
+        """EIO and EMFILE pause, say so, and are over by themselves, when publishing too."""
+        for call, code in (
+            ("write", errno.EIO),
+            ("link", errno.EIO),
+            ("sync", errno.EMFILE),
+            ("open_file CREATE", errno.ENFILE),
+        ):
+            _, leech = self.swarm(2, file_of(8))
+            leech.disk.failing[call] = [code]
+            self.world.run(5)
+            self.assertEqual(1, len(leech.events.named("paused")), call)
+            self.assertIn(os.strerror(code), leech.progress.waiting_for)
+            self.finish([leech], timeout=3 * limits.DISK_RETRY_S)
+            self.assertEqual([], leech.events.named("failed"))
+            self.stop()
+            self.setUp()
 
     def test_unreadable_piece_is_withdrawn(self) -> None:
         """A seed whose file was changed does not serve the wrong piece; others still may."""
