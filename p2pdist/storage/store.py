@@ -10,7 +10,7 @@ missing    withdrawn: the disk gave something else back, or a sync failed and it
 =========  ======================================================================
 
 Apart from that, a piece in ``have`` is *verified* when its bytes were hashed since the start of the
-process (or a peer's complaint) and its files look unchanged; others are hashed before being served.
+process and its files look unchanged; any other is hashed again before it is served.
 
 Job: keep ``have`` true whatever disk and crashes do. Does NOT choose pieces or talk to peers, and
 opens nothing (``locate``, ``create``). Threat: wrong bytes from peers, files that change under us,
@@ -226,8 +226,8 @@ class Store:
             await self._write_again(tuple(self._unsynced))
             raise self._explain(error) from error
         try:
-            state = self._state
-            await self.place.workers.run(lambda: state.save(identity(stamps), have))
+            save = partial(self._save_bits, self._state, stamps, have)
+            await self.place.workers.run(save)
         except OSError as error:
             self._sync_failed()
             raise self._explain(error) from error
@@ -240,6 +240,10 @@ class Store:
         self._doubtful = self._withdrawn = True
         self._sync_failures += 1
         self._sync_within(limits.SYNC_EVERY_S)
+
+    @staticmethod
+    def _save_bits(state: StateFile, stamps: bytes, have: Bitfield) -> None:
+        state.save(identity(stamps), have)
 
     async def _write_again(self, indices: Iterable[int]) -> None:
         """After a failed sync: read what should have become durable, and write it once more.
@@ -351,11 +355,6 @@ class Store:
         self._stamps[file * STAMP_BYTES : (file + 1) * STAMP_BYTES] = stamp
         for index in self._pieces.pieces_of(file):
             self._verified.clear(index)
-
-    def doubt(self) -> None:
-        """Hash each piece again before it is served: a peer says that one was wrong."""
-        self._changes += 1
-        self._verified = Bitfield(self.have.count)
 
     def _withdraw(self, index: int) -> None:
         if not self.have.has(index):

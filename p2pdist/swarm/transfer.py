@@ -256,8 +256,6 @@ class Transfer:
     def connection_closed(self, peer: PeerConnection, reason: str) -> None:
         """See :class:`~p2pdist.swarm.connection.ConnectionOwner`."""
         del reason
-        if peer.remote_bye == ByeReason.BANNED and self.store is not None:
-            self.store.doubt()
         self._roster.closed(peer)
 
     def connection_gone(self, peer: PeerConnection) -> None:

@@ -398,30 +398,6 @@ class DiskTests(SwarmCase):
         self.finish([leech])
         self.stop()
 
-    def test_silent_damage_is_found(self) -> None:
-        """A published piece that rotted unnoticed is served wrong once, and never again."""
-        made = file_of(6)
-        seed, second, first, last = (self.node(number, made) for number in (1, 2, 3, 4))
-        seed.seed()
-        first.leech()
-        first.meet(seed)
-        self.finish([first])  # every piece has been hashed now, and is trusted
-        first.stop()
-        seed.disk.flip(f"{DATA}/file.bin", 2 * PIECE)
-        second.leech()
-        second.meet(seed)
-        self.world.run(10)
-        self.assertEqual(0, second.progress.peers)
-        last.leech()
-        last.meet(seed)
-        self.world.run_until(lambda: seed.events.named("failed"), 60)
-        (failed,) = seed.events.named("failed")
-        self.assertIn("piece 2 of", str(failed[1]))
-        self.world.run(60)
-        self.assertEqual((5, 1), (last.progress.have_pieces, last.progress.peers))
-        self.world.run(limits.BAN_S + limits.DIAL_RETRY_S[1])
-        self.assertEqual((5, 1), (second.progress.have_pieces, second.progress.peers))
-
     def test_store_that_cannot_be_opened(self) -> None:
         """Something else under the final name is told, and nothing is fetched."""
         content = file_of(3)
