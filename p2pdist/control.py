@@ -26,6 +26,7 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
 from p2pdist import __version__, closeup, limits
+from p2pdist.closeup import PieceMap
 from p2pdist.config import parse_rate
 from p2pdist.descriptor import Descriptor, DescriptorParser
 from p2pdist.errors import ConfigurationError, P2PDistError
@@ -127,6 +128,20 @@ class Control:
         """
         return self._asked[question]({"content": content})
 
+    def piece_map(self, content: str) -> PieceMap:
+        """Return where every piece of a content stands.
+
+        Raises:
+            NoSuchContent: there is none of that name.
+        """
+        return PieceMap.of(self._session({"content": content}))
+
+    def moving(self) -> tuple[int, int]:
+        """Return the bytes per second that come in and go out, of all contents together."""
+        of_all = [one.transfer.progress() for one in self.service.contents.sessions.values()]
+        down = sum(progress.download_bytes_per_s for progress in of_all)
+        return round(down), round(sum(progress.upload_bytes_per_s for progress in of_all))
+
     # --- asked ---
 
     def _status(self, params: Result) -> Result:
@@ -185,7 +200,7 @@ class Control:
             "name": session.name,
             "hash_key": format_hash_key(session.descriptor.hash_key),
             "length": session.transfer.progress().length,
-            "hosts": [_host(host) for host in session.fleet.hosts()],
+            "hosts": [host_row(host) for host in session.fleet.hosts()],
         }
 
     # --- told ---
@@ -264,7 +279,8 @@ class Control:
         return session
 
 
-def _host(host: Host) -> Result:
+def host_row(host: Host) -> Result:
+    """Return what a machine said of itself, as JSON."""
     report = host.record.report
     return {
         "node": host.record.node_id.hex(),

@@ -23,7 +23,6 @@ from attrs import define, field
 
 from p2pdist.closeup import PieceMap
 from p2pdist.control import Control, NoSuchContent, Result
-from p2pdist.ids import parse_hash_key
 from p2pdist.web.history import Logbook, Rates, Sample
 from p2pdist.web.patches import merge_patch, piece_patch
 
@@ -124,10 +123,10 @@ class Feed:
             return {}
 
     def _look_at_pieces(self, content: str | None) -> PieceMap:
-        session = None
-        if content is not None:
-            session = self.control.service.contents.sessions.get(parse_hash_key(content))
-        return PieceMap() if session is None else PieceMap.of(session)
+        try:
+            return PieceMap() if content is None else self.control.piece_map(content)
+        except NoSuchContent:
+            return PieceMap()
 
     def _sample(self, state: dict[str, Any], now: float) -> Sample:
         contents = state["contents"].values()

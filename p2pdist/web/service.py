@@ -61,6 +61,7 @@ class WebService(Service):
     Attributes:
         port: that is open.
         url: of the page, with the key.
+        rates: over time.
     """
 
     log = new_logger()
@@ -71,7 +72,7 @@ class WebService(Service):
         self._control = control
         self._token = token
         self._ports: list[IListeningPort] = []
-        self._rates = Rates()
+        self.rates = Rates()
         self._logbook = Logbook()
         self._hub = Hub(reactor, self._feed)
         self._sampling = LoopingCall(self._sample)
@@ -95,7 +96,7 @@ class WebService(Service):
             token=self._token,
             names=names_of(self.port),
             assets=load_assets(),
-            sources=Sources(self._control, self._rates, self._logbook),
+            sources=Sources(self._control, self.rates, self._logbook),
             hub=self._hub,
             metrics=Metrics(self._control).text,
         )
@@ -135,12 +136,7 @@ class WebService(Service):
         return gatherResults(closing, consumeErrors=True).addCallback(lambda _: None)
 
     def _feed(self, content: str | None) -> Feed:
-        return Feed(self._control, self._rates, self._logbook, content)
+        return Feed(self._control, self.rates, self._logbook, content)
 
     def _sample(self) -> None:
-        down = up = 0.0
-        for session in self._control.service.contents.sessions.values():
-            progress = session.transfer.progress()
-            down += progress.download_bytes_per_s
-            up += progress.upload_bytes_per_s
-        self._rates.add(Sample(self._reactor.seconds(), round(down), round(up)))
+        self.rates.add(Sample(self._reactor.seconds(), *self._control.moving()))
