@@ -14,7 +14,7 @@ import os
 import random
 from collections.abc import Callable
 
-from attrs import define, field
+from attrs import define, field, frozen
 from zope.interface import implementer
 
 from p2pdist.storage.disk import Access, FileFacts, IDisk, Kind, NotAFile
@@ -33,6 +33,27 @@ def any_share(rng: random.Random) -> Callable[[], float]:
 
 def _error(code: int) -> OSError:
     return OSError(code, os.strerror(code))
+
+
+@frozen
+class Change:
+    """Something that no sync has made durable yet.
+
+    Attributes:
+        inode: of the file or folder.
+        offset: in the file; ``None`` for a change of names or length.
+        size: bytes written.
+    """
+
+    inode: int
+    offset: int | None = None
+    size: int = 0
+
+    def follows(self, before: Change) -> bool:
+        """Tell whether this is the next page of the same write."""
+        if self.offset is None or before.offset is None or self.inode != before.inode:
+            return False
+        return self.offset == before.offset + before.size and self.offset % PAGE_BYTES == 0
 
 
 @define(eq=False, repr=False)
@@ -133,6 +154,22 @@ class SimDisk:
         self._free_inodes.clear()  # which ones are free again is for the journal to say
         self._crash_folder(self._root, survive, set())
         self._release_locks()  # of files whose names came back
+
+    def unsynced_changes(self) -> list[Change]:
+        """Return the changes :meth:`crash` asks about, in its order, if all names survive."""
+        return self._unsynced_in(self._root, set())
+
+    def _unsynced_in(self, folder: _Node, seen: set[int]) -> list[Change]:
+        found = [Change(folder.inode) for _ in folder.unsynced_names]
+        for node in folder.names.values():
+            if node.kind is Kind.DIRECTORY:
+                found += self._unsynced_in(node, seen)
+            elif node.inode not in seen:
+                seen.add(node.inode)
+                for offset, written in node.unsynced:
+                    whole = written is None
+                    found.append(Change(node.inode, None if whole else offset, len(written or b"")))
+        return found
 
     def kill(self) -> None:
         """End the process: handles and locks are gone; what was not synced still is not."""

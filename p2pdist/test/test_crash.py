@@ -41,6 +41,7 @@ class Life:
         replace: whether a target may be replaced.
         trouble: errors that were answered to us, as they should.
         durable: pieces that a sync made durable.
+        rng: shuffles the pieces and decides when to sync, if given.
     """
 
     house: Storehouse
@@ -48,6 +49,7 @@ class Life:
     replace: bool = False
     trouble: list[Exception] = field(factory=list)
     durable: set[int] = field(factory=set)
+    rng: random.Random | None = None
 
     def answer(self, waiting: Deferred[T]) -> T | None:
         """Return a result; note a StorageError; let everything else out."""
@@ -79,7 +81,12 @@ class Life:
         store, house = self.store, self.house
         if store is None:
             return
-        for number, index in enumerate(tuple(store.have.missing())):
+        missing = [int(index) for index in store.have.missing()]
+        if self.rng is not None:
+            self.rng.shuffle(missing)
+        for number, index in enumerate(missing):
+            if self.rng is not None:
+                number = self.rng.randrange(4)  # noqa: PLW2901 -- the sync after it, or none
             self.answer(store.write_piece(index, house.content.piece(index)))
             if number == 0:
                 house.clock.advance(limits.SYNC_EVERY_S)
