@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.python.failure import Failure
 
 from p2pdist import limits, neighbours
@@ -95,6 +95,11 @@ class P2PDistService(MultiService):
         """UDP and TCP port number; what was asked for before the ports are open."""
         return self.config.port if self._ports is None else self._ports.number
 
+    @property
+    def state(self) -> StateDirectory | None:
+        """The state directory, while it is open and if there is one."""
+        return self._state
+
     def web_token(self) -> str:
         """Return the key of the page: the state directory's, else one of this run only.
 
@@ -154,7 +159,9 @@ class P2PDistService(MultiService):
     async def _stop(self) -> None:
         """Sessions first, while the overlay can still say goodbye; then overlay, ports, lock."""
         self.upkeep.stopService()
-        work = [self.upkeep.save(), self.contents.stopService()]
+        own = (self.overlay, self.contents, self.upkeep)
+        others = [maybeDeferred(one.stopService) for one in self if one not in own]
+        work = [*others, self.upkeep.save(), self.contents.stopService()]
         in_time = await self._within(limits.STOP_S, gatherResults(work, consumeErrors=True))
         if not in_time:
             self.log.warn(

@@ -91,6 +91,26 @@ QUIET_S: Final = 10.0
 LOG_PER_KIND: Final = 10
 """Lines a minute for one kind of remote trouble; the rest is counted."""
 
+# --- a process of its machine ---
+WATCH_EVERY_S: Final = 2.0
+"""How often a folder of descriptors is looked at; a file is taken at the second look."""
+WATCH_FILES: Final = 1024
+"""Descriptors followed in one folder: as many as one process serves."""
+HOOKS: Final = 4
+"""Commands of --on-complete at a time; the others wait."""
+HOOK_S: Final = 3600.0
+"""A command that takes longer is ended ..."""
+HOOK_KILL_S: Final = 10.0
+"""... and killed, if it is still there so long after."""
+HOOK_OUTPUT_BYTES: Final = 4 * KIB
+"""Of its output, the end, that is kept for the log."""
+HOOKED: Final = 4096
+"""Contents remembered for which it was run."""
+RATIO_MAX: Final = 1e6
+"""Of --exit-when seeded:RATIO."""
+FLEET_DONE_S: Final = 10.0
+"""A node stays so long when its fleet is done, so that word of it reaches everybody."""
+
 # --- terminal ---
 PRINTED_CHARACTERS: Final = 200
 """Of a name or address from outside on a line for people; the middle is cut out."""

@@ -5,6 +5,7 @@
     lock                held while the node runs
     node.key            the node's Ed25519 seed and a hash of the machine it was made on
     neighbours          nodes and peers to ask first next time
+    hooked              contents for which --on-complete was run
     web-token           the key of the page, if one was asked for
     complete/HASH_KEY   records of complete contents (``records``)
 
@@ -41,6 +42,8 @@ from p2pdist.storage.disk import Access, IDisk, read_file, storage_error, write_
 KEY_MAGIC = b"p2pdist node key 1\n"
 _SEED_BYTES = 32
 _TOKEN_BYTES = 32
+_HOOKED_LINE = 68
+"""Bytes of a hash key as text, with its end of line."""
 _TOKEN = re.compile(rb"[0-9a-f]{64}")
 _HASH_KEY_NAME = re.compile(r"[0-9a-f]{64}\Z")
 _MACHINE_ID_PATHS = ("/etc/machine-id", "/var/lib/dbus/machine-id")
@@ -223,6 +226,24 @@ class StateDirectory:
             raise
 
     # --- small files ---
+
+    def load_hooked(self) -> bytes:
+        """Return for which contents the command was run; empty when nothing is usable."""
+        try:
+            return self._read("hooked", limits.HOOKED * _HOOKED_LINE) or b""
+        except OSError:
+            return b""
+
+    def save_hooked(self, data: bytes) -> None:
+        """Replace it, whole or not at all.
+
+        Raises:
+            StorageError: not saved.
+        """
+        try:
+            write_file(self._disk, self._root, "hooked", data)
+        except OSError as error:
+            raise storage_error(error, self._path_of("hooked")) from error
 
     def load_neighbours(self) -> bytes:
         """Return what was saved last; empty when there is nothing usable. Check what is in it."""
