@@ -124,7 +124,9 @@ class _Scan:
             if len(lines) > limits.DESCRIPTOR_NODES:
                 self._fail(
                     f"holds more than {limits.DESCRIPTOR_NODES} entries",
-                    "a few nodes are enough: they know the others",
+                    "a few nodes are enough: they know the others"
+                    if self._key == "nodes"
+                    else "that many are not read",
                     self._key,
                 )
         if kind == "bare" and len(text) > limits.DESCRIPTOR_WORD:

@@ -71,11 +71,13 @@ class Command(ProcessProtocol):
     Attributes:
         ended: fires with the exit code, minus the signal that ended it, or ``None`` if it never
             ran.
+        gone: fires after that.
         output: the end of what it printed.
     """
 
     def __init__(self, reactor: Any) -> None:
         self.ended: Deferred[int | None] = Deferred()
+        self.gone: Deferred[None] = Deferred()
         self.output = b""
         self._reactor = reactor
         self._timer: IDelayedCall | None = None
@@ -115,6 +117,7 @@ class Command(ProcessProtocol):
         self._cancel()
         by = getattr(reason.value, "signal", None)
         self.ended.callback(-by if by else getattr(reason.value, "exitCode", None))
+        self.gone.callback(None)
 
 
 @define(eq=False)
@@ -166,10 +169,8 @@ class Hooks(Service):
         self._waiting.clear()
         over: list[Deferred[None]] = [self._saving.run(lambda: None)]
         for command in self._running.values():
-            gone: Deferred[None] = Deferred()
-            command.ended.addBoth(lambda _, gone=gone: gone.callback(None))
+            over.append(command.gone)
             command.stop()
-            over.append(gone)
         return gatherResults(over).addCallback(lambda _: None)
 
     @property
@@ -208,7 +209,7 @@ class Hooks(Service):
         del self._running[key]
         if code != 0:
             self.failures += 1
-            how = {None: "could not be started"}.get(code, f"ended with {code}")
+            how = "could not be started" if code is None else f"ended with {code}"
             self._log.error(
                 "{name}: {command} {how}: {output}",
                 name=name,
@@ -225,9 +226,7 @@ class Hooks(Service):
         if self.state is None:
             return
         data = "".join(f"{key}\n" for key in list(self._done)[-limits.HOOKED :]).encode()
-        saved = self._saving.run(
-            self.machine.workers.run, partial(self.state.save_hooked, data)
-        )
+        saved = self._saving.run(self.machine.workers.run, partial(self.state.save_hooked, data))
 
         def failed(failure: Failure) -> None:
             failure.trap(P2PDistError)

@@ -1,7 +1,7 @@
-"""Descriptor files that change while the node runs: a folder that is watched, a reload that is asked.
+"""Descriptor files that change while the node runs: a watched folder, and reloads.
 
-Job: look into the folder every ``limits.WATCH_EVERY_S``, in a worker; take what is new, replace what
-changed, drop what is gone; on :meth:`Watching.reload` read every file again, those of
+Job: look into the folder every ``limits.WATCH_EVERY_S``, in a worker; take what is new, replace
+what changed, drop what is gone; on :meth:`Watching.reload` read every file again, those of
 ``--descriptor`` too. It does NOT remove content from the disk, nor know signals (``faces``).
 
 A file is taken when it looked the same at two looks: one that is still being written might lack
@@ -62,11 +62,10 @@ class Sight:
 def look_into(folder: str) -> Sight:
     """Look. Blocks; links are followed, as Kubernetes mounts its files."""
     try:
-        names = sorted(
-            name for name in os.listdir(folder) if name.endswith(SUFFIX) and name[0] != "."
-        )
+        names = sorted(os.listdir(folder))  # noqa: PTH208 -- text
     except OSError as error:
         return Sight({}, trouble=f"{folder}: {error.strerror}")
+    names = [name for name in names if name.endswith(SUFFIX) and not name.startswith(".")]
     stamps = {}
     for name in names:
         path = os.path.join(folder, name)  # noqa: PTH118 -- text
@@ -221,13 +220,14 @@ class Watching(Service):
 
     def _read(self, paths: Iterable[str]) -> dict[str, Descriptor | P2PDistError]:
         """Read files. Blocks."""
-        found: dict[str, Descriptor | P2PDistError] = {}
-        for path in paths:
+
+        def read(path: str) -> Descriptor | P2PDistError:
             try:
-                found[path] = self.parser.parse_file(path)
+                return self.parser.parse_file(path)
             except P2PDistError as error:
-                found[path] = error
-        return found
+                return error
+
+        return {path: read(path) for path in paths}
 
     async def _take(self, path: str, found: Descriptor | P2PDistError) -> None:
         file = self.files[path]
@@ -285,7 +285,9 @@ class Watching(Service):
         """Log what is wrong with the folder, once."""
         trouble = sight.trouble
         if sight.ignored:
-            trouble = f"{self.folder}: {sight.ignored} files beyond {limits.WATCH_FILES} are ignored"
+            trouble = (
+                f"{self.folder}: {sight.ignored} files beyond {limits.WATCH_FILES} are ignored"
+            )
         if trouble and trouble != self._trouble:
             self._log.error("{reason}; what is served goes on", reason=trouble)
         self._trouble = trouble

@@ -31,8 +31,10 @@ else:
     import tomli as tomllib
 
 PATHS: Final = frozenset(
-    ("directory", "state-dir", "descriptor", "watch", "secret-file", "allowed-signers")
-    + ("revoked-keys",)
+    (
+        *("directory", "state-dir", "descriptor", "watch"),
+        *("secret-file", "allowed-signers", "revoked-keys"),
+    )
 )
 """Options whose value is a path: one that is not absolute begins at the file's folder."""
 
@@ -83,12 +85,12 @@ def read_config(path: str, options: Mapping[str, bool], repeated: Collection[str
 
 def _read(path: str) -> str:
     try:
-        data = read_small(path, limits.CONFIG_BYTES)
-        if len(data) > limits.CONFIG_BYTES:
-            raise Unreadable(f"has more than {limits.CONFIG_BYTES} bytes")
-        return data.decode()
+        text = read_small(path, limits.CONFIG_BYTES).decode()
     except (Unreadable, UnicodeDecodeError) as error:
         raise ConfigurationError(f"--config {path!a}: {error}") from error
+    if len(text) > limits.CONFIG_BYTES:
+        raise ConfigurationError(f"--config {path!a}: has more than {limits.CONFIG_BYTES} bytes")
+    return text
 
 
 def _words(

@@ -7,6 +7,10 @@ is given it in ``tap``), and so does what needs the time of day. Tests: ``test_f
 
 from __future__ import annotations
 
+import atexit
+import os
+import signal
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,6 +34,54 @@ def steady(reactor: Any) -> Any:
     """
     reactor.seconds = time.monotonic  # noqa: TID251 -- here the clock is what is injected
     return reactor
+
+
+def patient_once(reactor: Any) -> None:
+    """Let the first SIGTERM or SIGINT stop in order, and the next one end the process at once.
+
+    Twisted stops a stopping reactor with a traceback. From the first signal on, the system's own
+    way holds: the process dies of the signal, whatever it is waiting for.
+    """
+    ways: dict[int, Callable[[int, Any], Any]] = {
+        signal.SIGTERM: reactor.sigTerm,
+        signal.SIGINT: reactor.sigInt,
+    }
+
+    def first(number: int, frame: Any) -> None:
+        for one in ways:
+            signal.signal(one, signal.SIG_DFL)
+        ways[number](number, frame)
+
+    def begin() -> None:
+        for one in ways:
+            signal.signal(one, first)
+
+    reactor.callWhenRunning(begin)
+
+
+def on_hangup(reactor: Any, act: Callable[[], Any]) -> None:
+    """Call ``act`` in the reactor's thread at each SIGHUP."""
+
+    def hangup(_number: int, _frame: Any) -> None:
+        reactor.callFromThread(act)
+
+    reactor.callWhenRunning(signal.signal, signal.SIGHUP, hangup)
+
+
+def end_with(reactor: Any, code: int) -> None:
+    """Stop the reactor, and let the process end with ``code``.
+
+    twistd itself ends with 0 after every stop; the code is put in its place at the very end.
+    """
+    if code:
+
+        def leave() -> None:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+        atexit.register(leave)
+    reactor.stop()
 
 
 def asked_signers(allowed_signers: str | None, revoked_keys: str | None) -> Signers | None:
@@ -62,6 +114,7 @@ def run_until_done(work: Callable[[Machine], Deferred[T]]) -> T:
     from twisted.internet import reactor as default  # noqa: TID251 -- the process's own
 
     reactor = steady(default)
+    patient_once(reactor)
     machine = real_machine(reactor)
     results: list[T | Failure] = []
     interrupted = False

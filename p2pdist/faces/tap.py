@@ -21,6 +21,8 @@ from p2pdist.config import Config, default_state_dir, parse_limits, parse_listen
 from p2pdist.control import Control, ControlService
 from p2pdist.descriptor import Descriptor, DescriptorParser
 from p2pdist.errors import ConfigurationError, P2PDistError
+from p2pdist.faces.configfile import config_option, read_config
+from p2pdist.faces.duties import Duties, read_duties, take_up
 from p2pdist.faces.process import asked_signers, steady
 from p2pdist.limits import DEFAULT_PORT
 from p2pdist.logs import verbose
@@ -44,7 +46,8 @@ class Options(UsageOptions):
     Attributes:
         descriptors: parsed, in the order given.
         parser: of these and of every later descriptor: it knows whose signatures are demanded.
-        config: everything else.
+        config: what describes the node.
+        duties: what else the process does.
     """
 
     synopsis = "[--descriptor FILE.desc]... [options]"
@@ -53,6 +56,7 @@ class Options(UsageOptions):
         "overlay node, good enough for others to find each other through it."
     )
     optParameters = (
+        ("config", None, None, "File with any of these options, in TOML; see docs/operations.md."),
         ("directory", "d", ".", "Folder for downloads, and where complete files are looked for."),
         ("port", "p", str(DEFAULT_PORT), "UDP and TCP port; 0 takes any free one."),
         (
@@ -61,6 +65,9 @@ class Options(UsageOptions):
             None,
             "Folder for the node's key and records [$STATE_DIRECTORY, or ~/.local/state/p2pdist].",
         ),
+        ("watch", None, None, "Folder whose *.desc files are followed: added, changed, removed."),
+        ("on-complete", None, None, "Command run once for each complete content; no shell."),
+        ("exit-when", None, None, "End by itself: done, seeded:RATIO, fleet-done or fleet-done:N."),
         ("name", None, None, "What the fleet calls this machine [its host name]."),
         ("web", None, None, "Show a page, an API and metrics on this port, for this machine only."),
         ("allowed-signers", None, None, "Refuse descriptors none of these signed; see ssh-keygen."),
@@ -76,6 +83,7 @@ class Options(UsageOptions):
         self.descriptors: list[Descriptor] = []
         self.parser = DescriptorParser()
         self.config = Config()
+        self.duties = Duties()
         self._files: list[str] = []
         self._listen: list[str] = []
         self._nodes: list[str] = []
@@ -111,18 +119,30 @@ class Options(UsageOptions):
 
     def parseOptions(self, options: list[str] | None = None) -> None:
         """Parse; what is wrong ends the process with one line."""
+        given = sys.argv[1:] if options is None else list(options)
         try:
-            super().parseOptions(options)
+            file = config_option(given)
+            written = [] if file is None else self._read_config(file)
+            super().parseOptions(written + given)
         except UsageError as error:
             refuse(f"{error}; see twistd p2pdist --help", EXIT_USAGE)
         except P2PDistError as error:
             refuse(str(error), error.exit_code)
+
+    def _read_config(self, file: str) -> list[str]:
+        """Return the options that a file holds."""
+        known = {name.rstrip("="): name.endswith("=") for name in self.longOpt}
+        for name in ("config", "help", "version"):
+            known.pop(name, None)
+        repeated = {name for name in known if hasattr(self, f"opt_{name.replace('-', '_')}")}
+        return read_config(file, known, repeated)
 
     def postOptions(self) -> None:
         """Check everything that can be checked before the process is set up."""
         signers = asked_signers(self["allowed-signers"], self["revoked-keys"])
         self.parser = DescriptorParser(signers)
         self.descriptors = [self.parser.parse_file(path) for path in self._files]
+        self.duties = read_duties(self["watch"], self["on-complete"], self["exit-when"])
         rates = self._read_limits()
         state_dir = self["state-dir"] or default_state_dir(dict(os.environ))
         self.config = Config(
@@ -150,7 +170,8 @@ class Options(UsageOptions):
         ):
             rates.update(parse_limits(given, option))
             known = {name for descriptor in self.descriptors for name in names_of(descriptor)}
-            for name in rates.keys() - known - {""}:
+            unknown = rates.keys() - known - {""}
+            for name in () if self.duties.watch else unknown:  # it may come later
                 there = ", ".join(map(ascii, sorted(known))) or "none"
                 raise ConfigurationError(
                     f"{option} {name[:80]!a}: no content or descriptor is called that; "
@@ -168,8 +189,12 @@ class Options(UsageOptions):
 
 
 def names_of(descriptor: Descriptor) -> tuple[str, ...]:
-    """Return what an option may call a content: its name, if known, and its descriptor's file."""
-    return tuple(filter(None, (descriptor.name, descriptor.source)))
+    """Return what an option may call a content: its name, if known, and its descriptor's file.
+
+    The file with or without its folder: a configuration file makes paths whole.
+    """
+    file = os.path.basename(descriptor.source)  # noqa: PTH119 -- text
+    return tuple(dict.fromkeys(filter(None, (descriptor.name, descriptor.source, file))))
 
 
 def existing_folder(path: str) -> str:
@@ -216,7 +241,8 @@ def makeService(options: Options) -> IService:
     if options["verbose"]:
         verbose()
     try:
-        service = P2PDistService(options.config, real_machine(steady(reactor)))
+        machine = real_machine(steady(reactor))
+        service = P2PDistService(options.config, machine)
         for descriptor in options.descriptors:
             service.add(descriptor, rates=options.rates_of(descriptor))
         control = Control(service, options.parser)
@@ -226,6 +252,7 @@ def makeService(options: Options) -> IService:
             ControlService(
                 cast(IReactorUNIX, reactor), control, options.config.state_dir
             ).setServiceParent(service)
+        take_up(options.duties, service, options, machine)
         service.bind()
     except P2PDistError as error:
         refuse(str(error), error.exit_code)

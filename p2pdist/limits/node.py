@@ -92,6 +92,8 @@ LOG_PER_KIND: Final = 10
 """Lines a minute for one kind of remote trouble; the rest is counted."""
 
 # --- a process of its machine ---
+CONFIG_BYTES: Final = 64 * KIB
+"""Of the file of --config."""
 WATCH_EVERY_S: Final = 2.0
 """How often a folder of descriptors is looked at; a file is taken at the second look."""
 WATCH_FILES: Final = 1024

@@ -20,6 +20,7 @@ from p2pdist.census.gossip import Digest, Records, Summary, Want
 from p2pdist.census.records import NodeState, Reason, Report, sign
 from p2pdist.content import FileEntry, Metadata, decode_metadata, hash_piece
 from p2pdist.descriptor import Descriptor, DescriptorParser
+from p2pdist.faces.tap import Options
 from p2pdist.ids import PieceIndex
 from p2pdist.keys import PUBLIC_NETWORK, NodeKey, join_proof, topic_of
 from p2pdist.overlay import messages as said
@@ -342,3 +343,16 @@ def anchors(path: Path) -> set[str]:
     headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
     return {heading.strip().replace(" ", "-") for heading in plain}
+
+
+class ConfigurationTests(TestCase):
+    """The configuration file of docs/operations.md."""
+
+    def test_every_option(self):
+        """Every option of twistd p2pdist stands in the example, and nothing else does."""
+        text = document("docs/operations.md")
+        after = text.partition("## Configuration file")[2]
+        (shown,) = re.findall(r"^```toml\n(.*?)^```", after, re.MULTILINE | re.DOTALL)[:1]
+        keys = set(re.findall(r"^([a-z-]+) = ", shown, re.MULTILINE))
+        options = {name.rstrip("=") for name in Options().longOpt}
+        self.assertEqual(options - {"config", "help", "version"}, keys)

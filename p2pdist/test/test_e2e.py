@@ -23,8 +23,10 @@ from twisted.trial.unittest import TestCase
 
 import p2pdist
 from p2pdist import limits
+from p2pdist.descriptor import Descriptor
 from p2pdist.faces.cli.demo import Demo, DemoFailed, TwistdProcess
 from p2pdist.machine import real_machine
+from p2pdist.source import build_metadata, scan
 
 ROOT = str(Path(p2pdist.__file__).parents[1])
 DEADLINE_S = 60
@@ -51,6 +53,42 @@ class Leech(TwistdProcess):
         if percent >= self.kill_at and self.transport is not None:
             self.kill_at = 101
             self.transport.signalProcess("KILL")
+
+
+class Talker(TwistdProcess):
+    """A process whose log is waited for."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        super().__init__(name, folder)
+        self.lines: list[str] = []
+        self.waits: list[tuple[str, Deferred[None]]] = []
+
+    def said(self, text: str) -> Deferred[None]:
+        """Fire when it has logged this."""
+        waiting: Deferred[None] = Deferred()
+        self.waits.append((text, waiting))
+        self.look()
+        return waiting
+
+    def look(self) -> None:
+        """Tell who waits."""
+        over = [one for one in self.waits if any(one[0] in line for line in self.lines)]
+        self.waits = [one for one in self.waits if one not in over]
+        for _, waiting in over:
+            waiting.callback(None)
+
+    def _read(self, line: str) -> None:
+        super()._read(line)
+        self.lines.append(line)
+        self.look()
+
+
+class Script(Talker):
+    """A process that is no twistd, followed likewise."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        super().__init__("script", folder)
 
 
 class ProcessTests(TestCase):
@@ -227,6 +265,80 @@ class ProcessTests(TestCase):
         log = (self.folder / "running.log").read_text()
         self.assertIn("Server Shut Down", log)
         self.assertNotIn("Traceback", log)
+
+    def small_seed(self, name: str) -> tuple[Path, Descriptor]:
+        """Make a small file where the process called ``name`` looks for it."""
+        path = self.folder / name / f"{name}.bin"
+        path.parent.mkdir()
+        path.write_bytes(random.Random(name).randbytes(100_000))
+        source = scan(str(path))
+        metadata = build_metadata(source, 65536, progress=None, threads=1)
+        return path, Descriptor(hash_key=metadata.hash_key(), name=path.name)
+
+    async def test_watches_runs_a_command_and_ends(self):
+        """A node with a configuration file takes what lies in its folder, runs a command, ends."""
+        for name, command, code in (("good", "env", 0), ("bad", "false", 1)):
+            path, descriptor = self.small_seed(name)
+            watched = self.folder / f"{name}.d"
+            watched.mkdir()
+            (watched / "it.desc").write_text(descriptor.to_toml())
+            config = self.folder / f"{name}.toml"
+            config.write_text(
+                f'watch = "{watched.name}"\nexit-when = "done"\nno-lan = true\n'
+                f"on-complete = \"sh -c '{command} > {self.folder}/{name}.out'\"\n"
+            )
+            process = self.twistd(name, "--config", str(config))
+            await process.ended
+            log = (self.folder / f"{name}.log").read_text()
+            self.assertEqual(code, process.exit_code, log)
+            self.assertNotIn("Traceback", log)
+            if name == "good":
+                told = (self.folder / "good.out").read_text().splitlines()
+                self.assertIn(f"P2PDIST_PATH={path}", told)
+            else:
+                self.assertIn("ended with 1", log)
+
+    async def test_hangup_reads_descriptors_again(self):
+        """SIGHUP makes a node read the files of --descriptor again, and goes on."""
+        _, descriptor = self.small_seed("first")
+        file = self.folder / "it.desc"
+        file.write_text(descriptor.to_toml())
+        running = self.twistd("second", "--descriptor", str(file), kind=Talker)
+        assert isinstance(running, Talker)
+        await running.listening
+        _, other = self.small_seed("other")
+        file.write_text(other.to_toml())
+        assert running.transport is not None
+        running.transport.signalProcess("HUP")
+        await running.said("descriptors are read again: 1 good, 0 not")
+        self.assertTrue(any("it.desc: added" in line for line in running.lines))
+
+    async def test_second_signal_ends_at_once(self):
+        """A second SIGTERM while the first is being obeyed ends the process, without a word."""
+        code = (
+            "from twisted.internet import reactor, defer\n"
+            "from p2pdist.faces.process import patient_once\n"
+            "patient_once(reactor)\n"
+            "stuck = lambda: (print('stopping', flush=True), defer.Deferred())[1]\n"
+            "reactor.addSystemEventTrigger('before', 'shutdown', stuck)\n"
+            "reactor.callWhenRunning(print, 'running', flush=True)\n"
+            "reactor.run()\n"
+        )
+        process = Script(self.folder / "script")
+        reactor.spawnProcess(  # type: ignore[attr-defined]
+            process,
+            sys.executable,
+            [sys.executable, "-c", code],
+            {**os.environ, "PYTHONPATH": ROOT},
+        )
+        self.processes.append(process)
+        assert process.transport is not None
+        for word in ("running", "stopping"):
+            await process.said(word)
+            process.transport.signalProcess("TERM")
+        await process.ended
+        self.assertEqual(-signal.SIGTERM, process.exit_code)
+        self.assertFalse(any("Traceback" in line for line in process.lines), process.lines)
 
     async def test_demo_with_a_process_that_dies(self):
         """When a downloader is killed, the demo says which one, and names its log."""

@@ -148,7 +148,7 @@ class OptionsTests(TestCase):
             ("1", "at least 16KiB"),
             (
                 "b.bin=1MB",
-                f"'b.bin': no content or descriptor is called that; there is '{self.good}'",
+                "'b.bin': no content or descriptor is called that; there is 'good.desc', ",
             ),
         ):
             for option in ("--upload-limit", "--download-limit"):

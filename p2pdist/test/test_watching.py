@@ -1,4 +1,4 @@
-"""Tests of following descriptor files: real files, the production service in the simulated network."""
+"""Tests of following descriptor files: real ones, by a service in the simulated network."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ class ReloadTests(WatchingCase):
         with capturedLogs() as events:
             self.world.wait_for(self.watching.reload())
         self.assertEqual(["file-2"], self.served)
-        self.assertEqual((1, 0), [(e["good"], e["bad"]) for e in events if "good" in e][0])
+        self.assertEqual((1, 0), next((e["good"], e["bad"]) for e in events if "good" in e))
         path.unlink()
         self.world.wait_for(self.watching.reload())
         self.assertEqual(["file-2"], self.served)
