@@ -24,7 +24,7 @@ from p2pdist.descriptor import Descriptor
 from p2pdist.errors import ConfigurationError
 from p2pdist.fleet import Fleet, reaches
 from p2pdist.ids import HashKey, Topic
-from p2pdist.keys import NetworkKeys, NodeKey
+from p2pdist.keys import PUBLIC_NETWORK, NetworkKeys, NodeKey
 from p2pdist.logs import new_logger
 from p2pdist.machine import Machine
 from p2pdist.neighbours import Remembered
@@ -42,7 +42,8 @@ from p2pdist.swarm.listener import PeerListener
 from p2pdist.swarm.shaper import Shaper
 from p2pdist.swarm.throttle import RateLimits
 from p2pdist.swarm.transfer import Transfer, TransferEvents
-from p2pdist.swarm.transport import transport_for
+from p2pdist.swarm.swarms import Swarms
+from p2pdist.swarm.transport import Transports, Way
 
 ANY = frozenset({"0.0.0.0", "::"})  # noqa: S104 -- compared, not bound
 """Addresses that stand for all of this machine's."""
@@ -75,7 +76,7 @@ class TransferService(Service):
         overlay: where peers are found.
 
     Attributes:
-        transport_for: how the connections of a swarm are made; refuses private ones.
+        reactor: where peers are dialled.
         upkeep: to be called every few seconds.
     """
 
@@ -89,20 +90,21 @@ class TransferService(Service):
         self.overlay = overlay
         self.sessions: dict[HashKey, Session] = {}
         self.paused: dict[HashKey, Paused] = {}
-        self.transport_for = transport_for
+        self.reactor: IReactorTCP = machine.reactor
         self._key = key
+        self._transports = Transports(key, machine.entropy)
         self._shaper = Shaper(machine.reactor)
         self._shaper.set_limits(config.rates)
         self._admission = Admission()
         self._budget = AssemblyBudget()
         self._free = FreeSpace(machine.disk, machine.workers, machine.reactor, config.directory)
         self.upkeep = self._free.look
-        self._by_topic: dict[Topic, Transfer] = {}
+        self._swarms = Swarms()
         self.listener = PeerListener(
-            node_key=key,
+            transports=self._transports,
             clock=machine.reactor,
-            entropy=machine.entropy,
-            find_transfer=self._by_topic.get,
+            swarms=self._swarms,
+            public=lambda: PUBLIC_NETWORK.tag in overlay.presences,
             admission=self._admission,
         )
 
@@ -125,12 +127,10 @@ class TransferService(Service):
             rates: what this content may move, within what all may.
 
         Raises:
-            ConfigurationError: too many, another content goes to the same place, or there is no
-                safe way to transfer it.
+            ConfigurationError: too many, or another content goes to the same place.
             DescriptorError: its secret was not read.
         """
         networks = descriptor.networks()
-        dials = self.transport_for(networks, self.machine.reactor)
         known = self.sessions.get(descriptor.hash_key)
         if known is not None:
             self._check_networks(descriptor, known)
@@ -156,7 +156,7 @@ class TransferService(Service):
             descriptor,
             place,
             presences,
-            partial(self._make_transfer, dials),
+            partial(self._make_transfer, self._transports.way(networks)),
             self._known_peers(descriptor.hash_key, networks),
             seed_only=seed_only,
             searches_lan=self.config.searches_lan,
@@ -167,8 +167,7 @@ class TransferService(Service):
         session.merge_nodes(self.config.nodes)
         session.set_limits(rates or RateLimits())
         self.sessions[descriptor.hash_key] = session
-        if not descriptor.private:  # plain callers are told of no other
-            self._by_topic[session.transfer.topic] = session.transfer
+        self._swarms.add(session.transfer, networks)
         if self.running:
             session.start()
         return session
@@ -183,7 +182,7 @@ class TransferService(Service):
         session = self.sessions.get(hash_key)
         if session is None:
             return succeed(None)
-        self._by_topic.pop(session.transfer.topic, None)
+        self._swarms.remove(session.transfer)
 
         def stopped(_none: None) -> None:
             # only now: a second session of it must not open the files of the first
@@ -270,7 +269,7 @@ class TransferService(Service):
 
     def _make_transfer(
         self,
-        dials: IReactorTCP,
+        way: Way,
         hash_key: HashKey,
         open_store: Callable[[Metadata], Deferred[Store]],
         events: TransferEvents,
@@ -278,11 +277,11 @@ class TransferService(Service):
         listen = self.config.listen
         return Transfer(
             hash_key=hash_key,
-            node_key=self._key,
+            node_id=self._key.node_id,
+            way=way,
             clock=self.machine.reactor,
-            reactor=dials,
+            reactor=self.reactor,
             rng=self.machine.rng,
-            entropy=self.machine.entropy,
             workers=self.machine.workers,
             open_store=open_store,
             events=events,

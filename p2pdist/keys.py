@@ -123,6 +123,14 @@ class NetworkKeys:
         """Return the AES-256-GCM key of the process with this boot id."""
         return _expand(self.udp, b"sender" + boot_id, 32)
 
+    def knock_key(self) -> bytes:
+        """Return what callers show over TCP that they know, before they get an answer (32 bytes)."""
+        return _expand(self.prk, b"knock", 32)
+
+    def tcp_key(self, hash_key: HashKey) -> bytes:
+        """Return what both sides of a private connection for a content prove to know (32 bytes)."""
+        return _expand(self.prk, b"tcp" + hash_key, 32)
+
 
 PUBLIC_NETWORK = NetworkKeys.from_secret(None)
 

@@ -27,6 +27,8 @@ CONNECTIONS: Final = 200
 CONNECTIONS_PER_HOST: Final = 8
 """Per global host; loopback and private hosts are counted by ip and port (decision 15)."""
 CONNECTIONS_UNPROVED: Final = 20
+CONNECTIONS_UNPROVED_PER_NET: Final = 5
+"""Of these of one global /24 or /48."""
 HANDSHAKE_S: Final = 10.0
 IDLE_S: Final = 120.0
 KEEPALIVE_S: Final = 45.0
@@ -69,6 +71,19 @@ BAN_S: Final = 600.0
 BANS: Final = 4096
 CORRUPT_PIECES_MAX: Final = 2
 """Bad pieces from one node: the first closes and bans for BAN_S, the second until restart."""
+
+# --- TLS of private swarms (decision 35) ---
+CLIENT_HELLO_BYTES: Final = 4 * KIB
+"""TLS record a caller may begin with; OpenSSL's has 1.6 KiB with a post-quantum key share."""
+TLS_HANDSHAKE_BYTES: Final = 16 * KIB
+"""Taken from one side before its part of the TLS handshake is over; it needs 1.5 KiB."""
+TLS_RECORD_BYTES: Final = 16 * KIB
+"""Of plain text in one record (RFC 8446, 5.1)."""
+KNOCKS: Final = 4096
+"""Knocks remembered, so that a recorded one gets no second answer."""
+RATE_TLS_HANDSHAKES: Final = (50.0, 150.0)
+"""Handshakes begun for callers, per second and at once: about 3 ms each, so 15 % of a core. Only
+who has the secret gets so far."""
 
 # --- the circle: whom one content is exchanged with (decision 32) ---
 CIRCLE_WANTED: Final = 16

@@ -31,6 +31,7 @@ from p2pdist.errors import RemoteProtocolError, UnexpectedMessage
 from p2pdist.ids import NodeID, PieceIndex
 from p2pdist.logs import new_logger
 from p2pdist.swarm.assembly import Assembly
+from p2pdist.swarm.binding import PrivateAcceptor, PrivateDialler, Secured
 from p2pdist.swarm.handshake import Handshake
 from p2pdist.swarm.line import Line, speed_up
 from p2pdist.swarm.messages import (
@@ -93,6 +94,7 @@ class PeerConnection(Protocol):
         handshake: our side of it.
         watcher: told when it is proved and when it ends.
         outgoing: whether we dialled.
+        handshake_s: how long that may take.
 
     Attributes:
         address: the other end's socket address.
@@ -117,6 +119,7 @@ class PeerConnection(Protocol):
         handshake: Handshake,
         watcher: ConnectionWatcher,
         outgoing: bool,
+        handshake_s: float = limits.HANDSHAKE_S,
     ) -> None:
         self.clock = clock
         self.handshake = handshake
@@ -124,6 +127,7 @@ class PeerConnection(Protocol):
         self.useful_at = clock.seconds()
         self.received_bytes = self.sent_bytes = 0
         self.remote_bye: int | None = None
+        self._handshake_s = handshake_s
         self._watcher = watcher
         self._owner: ConnectionOwner | None = None
         self._wire = PeerWire()
@@ -145,9 +149,16 @@ class PeerConnection(Protocol):
         self.sender = BlockSender(self._socket, self.clock.seconds, self._line)
         self.sender.paced = self._hold_back
         self._socket.registerProducer(self.sender, True)
-        self._deadline = self.clock.callLater(limits.HANDSHAKE_S, self._too_late)
+        self._deadline = self.clock.callLater(self._handshake_s, self._too_late)
         self._socket.write(PREFACE)
         start = self.handshake.start()
+        if start is not None:
+            self.send(start)
+
+    def secured(self, channel: Secured) -> None:
+        """TLS below us is up (private swarms): go on with the handshake."""
+        assert isinstance(self.handshake, (PrivateDialler, PrivateAcceptor)), "else there is no TLS"
+        start = self.handshake.secured(channel)
         if start is not None:
             self.send(start)
 
@@ -172,9 +183,12 @@ class PeerConnection(Protocol):
     def close(self, reason: ByeReason, text: str = "") -> None:
         """Say goodbye and close; control frames queued before go out if the other side reads.
 
-        Again is fine.
+        Who has proved nothing in a private swarm hears nothing. Again is fine.
         """
         if self._closing:
+            return
+        if self._owner is None and self.handshake.silent:
+            self.abort(text or f"refused: {reason.name.lower()}")
             return
         self.send(Bye(reason))
         self._end(text or f"closed by us: {reason.name.lower()}")

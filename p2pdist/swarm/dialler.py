@@ -9,25 +9,23 @@ time. Tests: ``test_roster``.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from typing import Protocol as Structural
 
 from attrs import define, field
 from twisted.internet.error import ConnectionRefusedError as RefusedError
 from twisted.internet.error import TimeoutError as DialTimeoutError
 from twisted.internet.interfaces import IAddress, IConnector, IReactorTCP, IReactorTime
-from twisted.internet.protocol import ClientFactory
+from twisted.internet.protocol import ClientFactory, Protocol
 from twisted.python.failure import Failure
 
 from p2pdist import limits
 from p2pdist.addresses import Address, is_ipv6
 from p2pdist.ids import HashKey, NodeID
-from p2pdist.keys import NodeKey
 from p2pdist.swarm.admission import Admission
 from p2pdist.swarm.connection import PeerConnection
-from p2pdist.swarm.handshake import Dialler as DiallerHandshake
-from p2pdist.swarm.peerwire import NONCE_BYTES
+from p2pdist.swarm.handshake import Handshake
 from p2pdist.swarm.targets import Target, Targets
+from p2pdist.swarm.transport import Way
 
 
 class DialOwner(Structural):
@@ -61,7 +59,7 @@ class _Call(ClientFactory):
         self.opened_at = 0.0
         self._dialler = dialler
 
-    def buildProtocol(self, addr: IAddress | None) -> PeerConnection:
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
         """The socket is there."""
         del addr
         return self._dialler.build(self)
@@ -79,9 +77,8 @@ class Dialler:
     Args:
         clock: time.
         reactor: where to dial.
-        node_key: our key.
+        way: how connections are opened.
         hash_key: the content.
-        entropy: secret random bytes.
         rng: spreads retries.
         admission: the process-wide count.
         bind_host: local address to dial from, or ``None``.
@@ -93,9 +90,8 @@ class Dialler:
 
     clock: IReactorTime
     reactor: IReactorTCP
-    node_key: NodeKey
+    way: Way
     hash_key: HashKey
-    entropy: Callable[[int], bytes]
     rng: random.Random
     admission: Admission
     bind_host: str | None
@@ -170,19 +166,22 @@ class Dialler:
         if target in self._calls:  # else it has failed already
             call.connector = connector
 
-    def build(self, call: _Call) -> PeerConnection:
+    def build(self, call: _Call) -> Protocol:
         """The socket of a try is there: make its protocol."""
         del self._calls[call.target]
         call.connector = None
         call.target.blocked = False
         call.opened_at = self.clock.seconds()
-        handshake = DiallerHandshake(self.hash_key, self.node_key, self.entropy(NONCE_BYTES))
-        connection = PeerConnection(
-            clock=self.clock, handshake=handshake, watcher=self, outgoing=True
+        target = call.target
+        connection, protocol = self.way.dial(
+            self.hash_key, target.node_id, target.tries, self._connect
         )
         self._connections[connection] = call
         self.admission.hold(call.ticket, connection)
-        return connection
+        return protocol
+
+    def _connect(self, handshake: Handshake) -> PeerConnection:
+        return PeerConnection(clock=self.clock, handshake=handshake, watcher=self, outgoing=True)
 
     def failed(self, call: _Call, reason: Failure) -> None:
         """A try is over without a socket."""

@@ -11,7 +11,8 @@
 
 One signature proves the key and the knowledge of hash_key, which itself never travels. Both nonces
 make every transcript new, the role keeps a signature from being sent back to where it came from.
-Does NOT encrypt: pieces are checked by their hashes, a private network wraps TLS around this.
+Does NOT encrypt: pieces are checked by their hashes. In private networks TLS and ``binding`` take
+the place of all this.
 Threat: whoever sits in between can read and cut a public connection, but cannot take part in it
 under another's name; strangers to the content get one signature and nothing else.
 Tests: ``test_handshake``.
@@ -20,13 +21,14 @@ Tests: ``test_handshake``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Union
+from typing import ClassVar, Final, Union
 
 from attrs import define, field
 
 from p2pdist.errors import AuthenticationFailed, UnexpectedMessage
 from p2pdist.ids import HashKey, NodeID, Topic
 from p2pdist.keys import NodeKey, node_id_of, signature_ok, topic_of, weak_key
+from p2pdist.swarm.binding import PrivateAcceptor, PrivateDialler
 from p2pdist.swarm.messages import Hello, HelloReply, Message, Proof
 
 _CONTEXT: Final = b"p2pdist/1 tcp"
@@ -58,9 +60,11 @@ class Dialler:
         nonce: 32 fresh random bytes.
 
     Attributes:
+        silent: whether who proves nothing is closed without a word.
         peer: the node proved at the other end, or ``None`` yet.
     """
 
+    silent: ClassVar[bool] = False
     _hash_key: HashKey
     _node_key: NodeKey
     _nonce: bytes
@@ -97,14 +101,15 @@ class Acceptor:
         find_hash_key: what stands behind a topic, or ``None`` when we have no part in it.
 
     Attributes:
-        topic: what the dialler asked for, or ``None`` yet.
+        content: what the dialler asked for, or ``None`` yet.
         peer: the node proved at the other end, or ``None`` yet.
     """
 
+    silent: ClassVar[bool] = False
     _node_key: NodeKey
     _nonce: bytes
     _find_hash_key: Callable[[Topic], HashKey | None]
-    topic: Topic | None = field(default=None, init=False)
+    content: HashKey | None = field(default=None, init=False)
     peer: NodeID | None = field(default=None, init=False)
     _hello: Hello | None = field(default=None, init=False)
     _expected: tuple[bytes, ...] = field(default=(), init=False)
@@ -133,11 +138,11 @@ class Acceptor:
         hash_key = self._find_hash_key(hello.topic)
         if hash_key is None:
             raise UnexpectedMessage("unknown-topic", hello.topic.hex())
-        self._hello, self.topic = hello, hello.topic
+        self._hello, self.content = hello, hash_key
         seen = (hash_key, hello, self._nonce, self._node_key.public)
         self._expected = _transcript(_DIALLER, *seen)
         signature = self._node_key.sign(*_transcript(_ACCEPTOR, *seen))
         return HelloReply(self._nonce, self._node_key.public, signature)
 
 
-Handshake = Union[Dialler, Acceptor]  # noqa: UP007 -- an alias that Python 3.10 must evaluate
+Handshake = Union[Dialler, Acceptor, PrivateDialler, PrivateAcceptor]  # noqa: UP007 -- an alias that Python 3.10 must evaluate

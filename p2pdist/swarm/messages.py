@@ -78,6 +78,13 @@ class Proof:
 
 
 @frozen
+class Binding:
+    """One side of a private connection proves that it knows the secret and the hash_key."""
+
+    mac: bytes
+
+
+@frozen
 class Bye:
     """The last message; ``reason`` is a :class:`ByeReason` or a later version's code."""
 
@@ -221,6 +228,7 @@ Message = Union[  # noqa: UP007 -- an alias that Python 3.10 must evaluate
     Hello,
     HelloReply,
     Proof,
+    Binding,
     Bye,
     KeepAlive,
     Bitfield,

@@ -17,6 +17,8 @@ Control bodies are one msgpack array; the two data frames are raw.
     0x03  proof             [signature 64]                                dialler, answer
     0x04  bye               [reason]                                      last, at any time
     0x05  keepalive         []                                            after KEEPALIVE_S idle
+    0x06  binding           [mac 32]                                      private: dialler, first,
+                                                                          and the answer
     0x10  bitfield          [bits]                                        once, as soon as the
                                                                           sender has the metadata
     0x11  have              [indices, u32 each]                           after bitfield
@@ -72,6 +74,7 @@ from p2pdist.errors import (
 from p2pdist.ids import ID_BYTES, PieceIndex
 from p2pdist.keys import PUBLIC_KEY_BYTES, SIGNATURE_BYTES
 from p2pdist.swarm.messages import (
+    Binding,
     Bitfield,
     Block,
     Bye,
@@ -101,6 +104,7 @@ from p2pdist.swarm.messages import (
 
 PREFACE: Final = b"P2PDIST\x01"
 NONCE_BYTES: Final = 32
+MAC_BYTES: Final = 32
 OPTIONAL: Final = 0x80
 """A type with this bit is skipped by who does not know it."""
 _HEADER: Final = struct.Struct(">IB")
@@ -197,6 +201,7 @@ _CONTROL: Final[Mapping[int, tuple[type[Any], tuple[Check, ...]]]] = {
     0x03: (Proof, (_octets(SIGNATURE_BYTES),)),
     0x04: (Bye, (_number(256),)),
     0x05: (KeepAlive, ()),
+    0x06: (Binding, (_octets(MAC_BYTES),)),
     0x10: (Bitfield, (_bits,)),
     0x11: (Have, (_packed_indices,)),
     0x12: (MetadataRequest, ()),
@@ -218,9 +223,9 @@ _CODES: Final[Mapping[type[Any], int]] = {kind: code for code, (kind, _) in _CON
 _METADATA: Final = 0x13
 _PIECE: Final = 0x19
 _RAW_CODES: Final = (_METADATA, _PIECE)
-_UNPROVED: Final = (0x01, 0x02, 0x03, 0x04)
+_UNPROVED: Final = (0x01, 0x02, 0x03, 0x04, 0x06)
 """What may come before the handshake is over."""
-_PROVED_ONCE: Final = (0x01, 0x02, 0x03)
+_PROVED_ONCE: Final = (0x01, 0x02, 0x03, 0x06)
 """What may not come after it."""
 
 

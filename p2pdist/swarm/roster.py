@@ -20,7 +20,6 @@ from twisted.internet.interfaces import IReactorTCP, IReactorTime
 from p2pdist import limits
 from p2pdist.addresses import Address, scope
 from p2pdist.ids import HashKey, NodeID
-from p2pdist.keys import NodeKey
 from p2pdist.swarm.admission import Admission
 from p2pdist.swarm.bans import BanList
 from p2pdist.swarm.circle import Circle
@@ -29,6 +28,7 @@ from p2pdist.swarm.dialler import Dialler
 from p2pdist.swarm.events import TransferEvents
 from p2pdist.swarm.messages import Bitfield, ByeReason, Message, PeerFlag, Peers
 from p2pdist.swarm.pex import Hearsay, Telling
+from p2pdist.swarm.transport import Way
 
 
 @define(eq=False)
@@ -81,9 +81,9 @@ class Roster:
     Args:
         clock: time.
         reactor: where to dial.
-        node_key: our key.
+        node_id: ours.
+        way: how connections are opened.
         hash_key: the content.
-        entropy: secret random bytes.
         rng: chance.
         admission: the process-wide count.
         bind_host: local address to dial from, or ``None``.
@@ -99,9 +99,9 @@ class Roster:
         *,
         clock: IReactorTime,
         reactor: IReactorTCP,
-        node_key: NodeKey,
+        node_id: NodeID,
+        way: Way,
         hash_key: HashKey,
-        entropy: Callable[[int], bytes],
         rng: random.Random,
         admission: Admission,
         bind_host: str | None,
@@ -109,7 +109,7 @@ class Roster:
         events: TransferEvents,
     ) -> None:
         self.members: dict[NodeID, Member] = {}
-        self._node_id = node_key.node_id
+        self._node_id = node_id
         self._clock = clock
         self._owner = owner
         self._events = events
@@ -122,9 +122,8 @@ class Roster:
         self._dialler = Dialler(
             clock=clock,
             reactor=reactor,
-            node_key=node_key,
+            way=way,
             hash_key=hash_key,
-            entropy=entropy,
             rng=rng,
             admission=admission,
             bind_host=bind_host,

@@ -35,7 +35,7 @@ from p2pdist.errors import (
     UnexpectedMessage,
 )
 from p2pdist.ids import HashKey, NodeID, PieceIndex
-from p2pdist.keys import NodeKey, topic_of
+from p2pdist.keys import topic_of
 from p2pdist.logs import new_logger
 from p2pdist.storage.pieces import Bitfield as PieceSet
 from p2pdist.storage.store import Store
@@ -65,6 +65,7 @@ from p2pdist.swarm.roster import Member, Roster
 from p2pdist.swarm.shaper import Shaper, Share
 from p2pdist.swarm.standing import Pace, pace, standing
 from p2pdist.swarm.ticker import Ticker
+from p2pdist.swarm.transport import Way
 from p2pdist.workers import IWorkers
 
 __all__ = ["Transfer", "TransferEvents"]
@@ -76,11 +77,11 @@ class Transfer:
 
     Args:
         hash_key: the content.
-        node_key: our key.
+        node_id: ours.
+        way: how connections are opened.
         clock: time.
         reactor: where to dial.
         rng: chance.
-        entropy: secret random bytes.
         workers: for hashing and decoding the metadata.
         open_store: makes the store once the metadata is there. DiskTrouble is tried again every
             ``limits.DISK_RETRY_S``, every other error is told as ``failed``.
@@ -102,11 +103,11 @@ class Transfer:
         self,
         *,
         hash_key: HashKey,
-        node_key: NodeKey,
+        node_id: NodeID,
+        way: Way,
         clock: IReactorTime,
         reactor: IReactorTCP,
         rng: random.Random,
-        entropy: Callable[[int], bytes],
         workers: IWorkers,
         open_store: Callable[[Metadata], Deferred[Store]],
         events: TransferEvents,
@@ -132,9 +133,9 @@ class Transfer:
         self._roster = Roster(
             clock=clock,
             reactor=reactor,
-            node_key=node_key,
+            node_id=node_id,
+            way=way,
             hash_key=hash_key,
-            entropy=entropy,
             rng=rng,
             admission=admission,
             bind_host=bind_host,

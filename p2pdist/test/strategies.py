@@ -313,6 +313,7 @@ def handshake_messages() -> SearchStrategy[messages.Message]:
         st.builds(messages.Hello, topics(), octets(32), octets(32)),
         st.builds(messages.HelloReply, octets(32), octets(32), octets(64)),
         st.builds(messages.Proof, octets(64)),
+        st.builds(messages.Binding, octets(32)),
     )
 
 

@@ -23,7 +23,7 @@ from p2pdist.census.gossip import Frame
 from p2pdist.content import Metadata
 from p2pdist.descriptor import Descriptor
 from p2pdist.ids import PieceIndex
-from p2pdist.keys import NodeKey
+from p2pdist.keys import PUBLIC_NETWORK, NetworkKeys, NodeKey
 from p2pdist.storage.locate import create, locate
 from p2pdist.storage.place import Place
 from p2pdist.storage.store import Store
@@ -45,7 +45,9 @@ from p2pdist.swarm.messages import (
 )
 from p2pdist.swarm.peerwire import PREFACE, PeerWire, encode
 from p2pdist.swarm.progress import Progress
+from p2pdist.swarm.swarms import Swarms
 from p2pdist.swarm.transfer import Transfer
+from p2pdist.swarm.transport import Transports
 from p2pdist.test.network import Host, World
 from p2pdist.test.simdisk import SimDisk
 from p2pdist.test.storehouse import DATA, PIECE, STATE, Content, content
@@ -123,6 +125,7 @@ class SwarmNode:
 
     Attributes:
         host: where it runs.
+        networks: where its swarm lives.
         key: its node key.
         address: where it listens.
         disk: what it stores on.
@@ -130,8 +133,16 @@ class SwarmNode:
         transfer: of ``content``.
     """
 
-    def __init__(self, world: World, number: int, content: Content, **disk: Any) -> None:
+    def __init__(
+        self,
+        world: World,
+        number: int,
+        content: Content,
+        networks: tuple[NetworkKeys, ...] = (PUBLIC_NETWORK,),
+        **disk: Any,
+    ) -> None:
         self.world = world
+        self.networks = networks
         self.content = content
         self.key = node_key(number)
         self.address = Address(f"10.0.0.{number}", PORT)
@@ -147,24 +158,27 @@ class SwarmNode:
 
     def _make(self) -> None:
         host = self.host
+        transports = Transports(self.key, host.entropy)
         self.transfer = Transfer(
             hash_key=self.content.hash_key,
-            node_key=self.key,
+            node_id=self.key.node_id,
+            way=transports.way(self.networks),
             clock=host.reactor,
             reactor=host.reactor,
             rng=host.rng,
-            entropy=host.entropy,
             workers=host.workers,
             open_store=self._open_store,
             events=self.events,
             budget=self.budget,
             admission=self.admission,
         )
+        self.swarms = Swarms()
+        self.swarms.add(self.transfer, self.networks)
         self.listener = PeerListener(
-            node_key=self.key,
+            transports=transports,
             clock=host.reactor,
-            entropy=host.entropy,
-            find_transfer=lambda topic: self.transfer if topic == self.transfer.topic else None,
+            swarms=self.swarms,
+            public=lambda: PUBLIC_NETWORK in self.networks,
             admission=self.admission,
         )
         self.port = host.reactor.listenTCP(PORT, self.listener)

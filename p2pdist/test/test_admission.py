@@ -10,8 +10,10 @@ from p2pdist import limits
 from p2pdist.addresses import Address
 from p2pdist.ids import HashKey
 from p2pdist.swarm.admission import Admission
-from p2pdist.swarm.connection import PeerConnection
+from p2pdist.swarm.door import Door
 from p2pdist.swarm.listener import PeerListener
+from p2pdist.swarm.swarms import Swarms
+from p2pdist.swarm.transport import Transports
 from p2pdist.test.support import TestCase
 from p2pdist.test.swarmfakes import FakeSocket, node_key
 
@@ -143,14 +145,14 @@ class ListenerTests(TestCase):
         self.clock = Clock()
         self.admission = Admission()
         self.listener = PeerListener(
-            node_key=node_key(1),
+            transports=Transports(node_key(1), bytes),
             clock=self.clock,
-            entropy=bytes,
-            find_transfer=lambda _: None,
+            swarms=Swarms(),
+            public=lambda: True,
             admission=self.admission,
         )
 
-    def call(self, number: int) -> tuple[PeerConnection | None, FakeSocket]:
+    def call(self, number: int) -> tuple[Door | None, FakeSocket]:
         """Somebody calls."""
         host, port = address(number)
         fake = FakeSocket(host, port)

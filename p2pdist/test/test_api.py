@@ -31,7 +31,6 @@ from p2pdist.machine import Machine
 from p2pdist.stages import Stage
 from p2pdist.standing import SessionStatus
 from p2pdist.storage.realdisk import RealDisk
-from p2pdist.swarm.transport import transport_for
 from p2pdist.test.servicesworld import Station, failures_of, pointing
 from p2pdist.test.storehouse import DATA, PIECE, STATE, content, one_file
 from p2pdist.test.support import TestCase
@@ -343,12 +342,6 @@ class DistributeTests(LibraryCase):
 
     def test_private(self):
         """A private content has a secret of its own, goes to whoever has it, or to nobody."""
-        try:
-            transport_for(
-                (NetworkKeys.from_secret(bytes(32)),), self.world.host("10.0.0.9").reactor
-            )
-        except ConfigurationError as error:
-            raise SkipTest(str(error)) from None
         path = self.original()
         sender, client = self.station("10.0.0.1", real_files=True), self.station("10.0.0.2")
         config = Config(directory=str(path.parent), **SETTINGS)

@@ -58,7 +58,7 @@ class HandshakeTests(TestCase):
         self.assertEqual(BOB.node_id, alice.peer)
         self.assertIsNone(bob.receive(proof))
         self.assertEqual(ALICE.node_id, bob.peer)
-        self.assertEqual(topic_of(HASH_KEY), bob.topic)
+        self.assertEqual(HASH_KEY, bob.content)
 
     def test_hash_key_does_not_travel(self) -> None:
         """What goes over the wire does not contain the hash_key."""

@@ -331,7 +331,7 @@ class ServiceCase(TestCase):
         """Start a service whose contents find their peers, and stop short of TCP."""
         settings.setdefault("secrets", descriptor.secrets)
         service = station.run(**settings)
-        service.contents.transport_for = lambda _networks, _reactor: NoTCP()  # type: ignore[assignment, return-value]
+        service.contents.reactor = NoTCP()  # type: ignore[assignment]
         service.add(descriptor)
         return service
 
@@ -380,7 +380,7 @@ class ServiceTests(ServiceCase):
         station = self.station(1, self.made)
         service = self.run_overlay(station, evolve(self.made.descriptor(), secrets=(OLD,)))
         service.add(other.descriptor())
-        find = service.contents.listener._find_transfer
+        find = service.contents.listener._find_hash_key
         self.assertIsNone(find(topic_of(self.made.hash_key)))
         self.assertIsNotNone(find(topic_of(other.hash_key)))
 

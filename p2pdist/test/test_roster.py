@@ -19,6 +19,7 @@ from p2pdist.swarm.connection import PeerConnection
 from p2pdist.swarm.handshake import Acceptor
 from p2pdist.swarm.messages import ByeReason, Message, PeerFlag, PeerNote, Peers
 from p2pdist.swarm.roster import Member, Roster
+from p2pdist.swarm.transport import Plain
 from p2pdist.test.network import World
 from p2pdist.test.support import TestCase
 from p2pdist.test.swarmfakes import PORT, RecordedEvents, node_key
@@ -52,9 +53,9 @@ class Node:
         self.roster = Roster(
             clock=self.host.reactor,
             reactor=self.host.reactor,
-            node_key=node_key(number),
+            node_id=node_id(number),
+            way=Plain(node_key(number), self.host.entropy),
             hash_key=HASH_KEY,
-            entropy=self.host.entropy,
             rng=self.host.rng,
             admission=admission or Admission(),
             bind_host=None,
@@ -325,9 +326,9 @@ class DuplicateTests(RosterCase):
         again = Roster(
             clock=self.node.host.reactor,
             reactor=self.node.host.reactor,
-            node_key=node_key(1),
+            node_id=node_id(1),
+            way=Plain(node_key(1), self.node.host.entropy),
             hash_key=HASH_KEY,
-            entropy=self.node.host.entropy,
             rng=self.node.host.rng,
             admission=Admission(),
             bind_host="10.0.0.1",
