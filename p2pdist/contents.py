@@ -40,9 +40,9 @@ from p2pdist.swarm.admission import Admission
 from p2pdist.swarm.assembly import AssemblyBudget
 from p2pdist.swarm.listener import PeerListener
 from p2pdist.swarm.shaper import Shaper
+from p2pdist.swarm.swarms import Swarms
 from p2pdist.swarm.throttle import RateLimits
 from p2pdist.swarm.transfer import Transfer, TransferEvents
-from p2pdist.swarm.swarms import Swarms
 from p2pdist.swarm.transport import Transports, Way
 
 ANY = frozenset({"0.0.0.0", "::"})  # noqa: S104 -- compared, not bound

@@ -124,7 +124,7 @@ class NetworkKeys:
         return _expand(self.udp, b"sender" + boot_id, 32)
 
     def knock_key(self) -> bytes:
-        """Return what callers show over TCP that they know, before they get an answer (32 bytes)."""
+        """Return what a caller shows over TCP that he knows, to get an answer at all (32 bytes)."""
         return _expand(self.prk, b"knock", 32)
 
     def tcp_key(self, hash_key: HashKey) -> bytes:

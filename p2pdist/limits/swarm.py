@@ -27,8 +27,8 @@ CONNECTIONS: Final = 200
 CONNECTIONS_PER_HOST: Final = 8
 """Per global host; loopback and private hosts are counted by ip and port (decision 15)."""
 CONNECTIONS_UNPROVED: Final = 20
-CONNECTIONS_UNPROVED_PER_NET: Final = 5
-"""Of these of one global /24 or /48."""
+CONNECTIONS_UNPROVED_PER_NET: Final = CONNECTIONS_PER_HOST
+"""Of these of one global /24 or /48: many hosts of one owner gain nothing over one."""
 HANDSHAKE_S: Final = 10.0
 IDLE_S: Final = 120.0
 KEEPALIVE_S: Final = 45.0

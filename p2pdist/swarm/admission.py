@@ -2,11 +2,12 @@
 
 At most ``limits.CONNECTIONS`` in all, of which a quarter is kept for those we dial; at most
 ``limits.CONNECTIONS_PER_HOST`` for one global host; at most ``limits.CONNECTIONS_UNPROVED`` that
-have called and proved nothing. When the unproved are too many the oldest goes, because an honest
-caller proves itself within a round trip; when all are too many the one goes that has been useless
-longest. If every one is useful the newcomer is refused, unless we dial for a content that has fewer
-connections than another: that one gives up the one of the least use. Callers gain nothing there,
-because what they call for is not known before they have proved themselves.
+have called and proved nothing, few of them of one global subnet. When the unproved are too many the
+oldest goes, because an honest caller proves itself within a round trip; when all are too many the
+one goes that has been useless longest. If every one is useful the newcomer is refused, unless we
+dial for a content that has fewer connections than another: that one gives up the one of the least
+use. Callers gain nothing there, because what they call for is not known before they have proved
+themselves.
 Does NOT know bans, duplicates or how many one content wants (``roster``, ``circle``).
 Threat: connection exhaustion.
 Tests: ``test_admission``.
@@ -20,7 +21,7 @@ from typing import Protocol as Structural
 from attrs import define, field
 
 from p2pdist import limits
-from p2pdist.addresses import Address, limit_key
+from p2pdist.addresses import Address, limit_key, subnet_key
 from p2pdist.ids import HashKey
 
 
@@ -38,6 +39,7 @@ class Admitted(Structural):
 @define
 class _Entry:
     key: bytes
+    net: bytes | None
     outgoing: bool
     proved: bool
     content: HashKey | None = None
@@ -67,18 +69,18 @@ class Admission:
             now: the time.
             content: what we dial for.
         """
-        key = limit_key(address)
+        key, net = limit_key(address), subnet_key(address)
         if sum(entry.key == key for entry in self._entries.values()) >= limits.CONNECTIONS_PER_HOST:
             return None
         if not outgoing:
-            self._shed_unproved()
+            self._shed_unproved(net)
         reserved = 0 if outgoing else limits.CONNECTIONS // 4
         counted = self.count if outgoing else sum(not e.outgoing for e in self._entries.values())
         full = counted >= limits.CONNECTIONS - reserved
         if full and not self._shed_useless(now) and not self._shed_of_most(content, now):
             return None
         self._next += 1
-        self._entries[self._next] = _Entry(key, outgoing, proved=outgoing, content=content)
+        self._entries[self._next] = _Entry(key, net, outgoing, proved=outgoing, content=content)
         return self._next
 
     def hold(self, ticket: int, connection: Admitted) -> None:
@@ -96,9 +98,12 @@ class Admission:
         """Count the connection no more; again is fine."""
         self._entries.pop(ticket, None)
 
-    def _shed_unproved(self) -> None:
+    def _shed_unproved(self, net: bytes | None) -> None:
         unproved = [ticket for ticket, entry in self._entries.items() if not entry.proved]
-        if len(unproved) >= limits.CONNECTIONS_UNPROVED:
+        near = [ticket for ticket in unproved if net and self._entries[ticket].net == net]
+        if len(near) >= limits.CONNECTIONS_UNPROVED_PER_NET:
+            self._shed(near[0])
+        elif len(unproved) >= limits.CONNECTIONS_UNPROVED:
             self._shed(unproved[0])
 
     def _shed_useless(self, now: float) -> bool:

@@ -5,7 +5,7 @@
                              without a byte before it, and always the same
 
 Job: keep the bytes until they tell. Does NOT know what they mean (``listener``, ``knock``).
-Threat: callers who say nothing, nonsense, or that drop by drop. Tests: ``test_door``.
+Threat: callers who say nothing, nonsense, or that drop by drop. Tests: ``test_private_tcp``.
 """
 
 from __future__ import annotations

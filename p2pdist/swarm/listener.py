@@ -6,7 +6,8 @@ that has contents here. A process that is in private networks only takes nothing
 in both answers as if it were in the public one alone, but for who knocks.
 Job: let a caller in or not, find the transfer he asks for. Does NOT exchange pieces.
 Threat: floods of callers (``admission``), and of handshakes, which cost more; strangers who would
-like to know what is here. Tests: ``test_admission``, ``test_listener``.
+like to know what is here. Tests: ``test_admission``,
+``test_private_tcp``.
 """
 
 from __future__ import annotations

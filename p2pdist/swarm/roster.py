@@ -11,7 +11,7 @@ connections; liars, see ``pex``. Tests: ``test_roster``, ``test_sim_pex``.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Protocol as Structural
 
 from attrs import define, field

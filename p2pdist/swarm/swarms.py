@@ -1,7 +1,7 @@
 """The contents callers may ask for, each in its own networks.
 
 Job: a table; a public content and a private one are never found by the same question. Does NOT
-know connections. Tests: ``test_swarms``.
+know connections. Tests: ``test_private_tcp``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class _Network:
     """One private network: its transfers, with the key that proves each."""
 
     keys: NetworkKeys
-    transfers: dict[HashKey, tuple[bytes, Transfer]] = field(factory=dict, repr=False)
+    transfers: dict[HashKey, tuple[bytes, Transfer]] = field(factory=dict)
 
 
 @define
@@ -28,7 +28,7 @@ class Swarms:
     """See the module."""
 
     _public: dict[Topic, Transfer] = field(factory=dict)
-    _private: dict[bytes, _Network] = field(factory=dict)
+    _private: dict[bytes, _Network] = field(factory=dict, repr=False)
 
     def add(self, transfer: Transfer, networks: tuple[NetworkKeys, ...]) -> None:
         """Let callers of these networks ask for a content."""

@@ -8,7 +8,7 @@ transport (:class:`~p2pdist.swarm.sender.Socket`). Both exist from the start, so
 covers TLS and all of the handshake. What the connection writes before TLS is up waits for it.
 Does NOT know keys, messages or swarms. No alert is ever sent: refusals are resets, all alike, and a
 proper end is a ``bye``.
-Threat: anything but TLS 1.3 with the right node. Tests: ``test_tlsline``.
+Threat: anything but TLS 1.3 with the right node. Tests: ``test_private_tcp``.
 """
 
 from __future__ import annotations

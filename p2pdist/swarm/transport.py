@@ -3,7 +3,7 @@
 Job: decide, from the networks a swarm lives in, how its connections are made. This is the only
 place that does, for those we open; the ``listener`` is the other end. Nothing is negotiated: a
 swarm of private networks has no plain connections, one of the public network no others.
-Threat: a private content in the clear. Tests: ``test_transport``, ``test_private``.
+Threat: a private content in the clear. Tests: ``test_private_tcp``.
 """
 
 from __future__ import annotations

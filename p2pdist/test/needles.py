@@ -19,6 +19,8 @@ def forms(raw: bytes) -> Iterable[bytes]:
     """Yield ``raw`` as it may be written: as it is, hexadecimal, base 64, 32 and 85, as numbers."""
     yield raw
     yield raw[::-1]
+    yield b"".join(bytes((byte, 0)) for byte in raw)  # UTF-16
+    yield raw.hex().encode("utf-16-le")
     yield raw.hex().encode()
     yield raw.hex().upper().encode()
     yield raw.hex(":").encode()

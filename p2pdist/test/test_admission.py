@@ -31,8 +31,8 @@ class Connection:
 
 
 def address(number: int) -> Address:
-    """Return a global address of a host of its own."""
-    return Address(f"1.{number // 65536}.{number // 256 % 256}.{number % 256}", 7667)
+    """Return a global address of a host and a subnet of its own."""
+    return Address(f"{1 + number // 65536}.{number // 256 % 256}.{number % 256}.1", 7667)
 
 
 class AdmissionTests(TestCase):
@@ -125,6 +125,18 @@ class AdmissionTests(TestCase):
         self.assertIsNotNone(self.admission.enter(address(1000), outgoing=False, now=0.0))
         self.assertEqual([True, False], [silent[0].gone, silent[1].gone])
         self.assertEqual(limits.CONNECTIONS_UNPROVED, self.admission.count)
+
+    def test_unproved_of_one_subnet(self) -> None:
+        """The hosts of one subnet have few of these places; the newest of them hold them."""
+        near = [Address(f"1.2.3.{number}", 1) for number in range(50)]
+        far = self.admission.enter(address(7), outgoing=False, now=0.0)
+        held = Connection()
+        assert far is not None
+        self.admission.hold(far, held)
+        for caller in near:
+            self.assertIsNotNone(self.admission.enter(caller, outgoing=False, now=0.0))
+        self.assertEqual(1 + limits.CONNECTIONS_UNPROVED_PER_NET, self.admission.count)
+        self.assertFalse(held.gone)
 
     def test_leaving(self) -> None:
         """Who leaves is not counted, and may leave twice."""
