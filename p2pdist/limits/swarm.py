@@ -72,7 +72,7 @@ BANS: Final = 4096
 CORRUPT_PIECES_MAX: Final = 2
 """Bad pieces from one node: the first closes and bans for BAN_S, the second until restart."""
 
-# --- TLS of private swarms (decision 35) ---
+# --- TLS of private swarms (decision 39) ---
 CLIENT_HELLO_BYTES: Final = 4 * KIB
 """TLS record a caller may begin with; OpenSSL's has 1.6 KiB with a post-quantum key share."""
 TLS_HANDSHAKE_BYTES: Final = 16 * KIB

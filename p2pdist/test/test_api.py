@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-from unittest import SkipTest
 
 from attrs import evolve
 from twisted.internet import defer
@@ -26,7 +25,6 @@ from p2pdist.errors import (
     StorageError,
     UnsafeName,
 )
-from p2pdist.keys import NetworkKeys
 from p2pdist.machine import Machine
 from p2pdist.stages import Stage
 from p2pdist.standing import SessionStatus

@@ -22,14 +22,16 @@ from p2pdist.content import FileEntry, Metadata, decode_metadata, hash_piece
 from p2pdist.descriptor import Descriptor, DescriptorParser
 from p2pdist.faces.tap import Options
 from p2pdist.ids import PieceIndex
-from p2pdist.keys import PUBLIC_NETWORK, NodeKey, join_proof, topic_of
+from p2pdist.keys import PUBLIC_NETWORK, NetworkKeys, NodeKey, join_proof, topic_of
 from p2pdist.overlay import messages as said
 from p2pdist.overlay import wire
 from p2pdist.overlay.envelope import NOTICE, Envelope, notice, read_header
 from p2pdist.overlay.fields import NodeEntry
 from p2pdist.stages import EVENTS, MOVES, Stage
 from p2pdist.swarm import messages, peerwire
+from p2pdist.swarm.binding import PrivateDialler, Secured
 from p2pdist.swarm.handshake import Acceptor, Dialler
+from p2pdist.swarm.knock import knock
 from p2pdist.test.support import TestCase
 
 TREE = Path(__file__).resolve().parent.parent.parent
@@ -43,6 +45,7 @@ METADATA = Metadata(
 )
 HASH_KEY = METADATA.hash_key()
 TOPIC = topic_of(HASH_KEY)
+PRIVATE = NetworkKeys.from_secret(b"\x07" * 32)
 RID = bytes.fromhex("a0a1a2a3a4a5a6a7")
 TOKEN = bytes.fromhex("b0b1b2b3b4b5b6b7")
 QID = bytes.fromhex("c0c1c2c3c4c5c6c7c8c9ca00")
@@ -143,11 +146,14 @@ def expected_frames() -> dict[str, Any]:
     hello = dialler.start()
     reply = acceptor.receive(hello)
     assert reply is not None
+    private = PrivateDialler(HASH_KEY, PRIVATE.tcp_key(HASH_KEY))
+    binding = private.secured(Secured(KEY_A.public, KEY_B.public, b"\xee" * 32))
     encoded = METADATA.encode()
     told = (
         hello,
         reply,
         dialler.receive(reply),
+        binding,
         messages.Bye(messages.ByeReason.DONE),
         messages.KeepAlive(),
         messages.Bitfield(b"\xc0"),
@@ -222,7 +228,7 @@ class ExampleTests(TestCase):
         for name, message in expected_frames().items():
             receiver = peerwire.PeerWire()
             list(receiver.receive_data(found["Preface"]))
-            receiver.proved = name not in {"Hello", "HelloReply", "Proof"}
+            receiver.proved = name not in {"Hello", "HelloReply", "Proof", "Binding"}
             (received,) = receiver.receive_data(found[name])
             if isinstance(received, messages.Block | messages.MetadataPart):
                 received = evolve(received, data=bytes(received.data))
@@ -234,7 +240,7 @@ class ExampleTests(TestCase):
         """Every message of the overlay and every frame of the swarm has its example, once."""
         overlay = {kind.__name__ for kind in said.MESSAGES.values()}
         frames = {kind.__name__ for kind in get_args(messages.Message)}
-        apart = {"Preface", "Datagram", "Notice", "Metadata"}
+        apart = {"Preface", "Datagram", "Notice", "Metadata", "Knock"}
         self.assertEqual(overlay, set(expected_datagrams()))
         self.assertEqual(frames, set(expected_frames()))
         self.assertEqual(overlay | frames | apart, set(examples()))
@@ -254,6 +260,12 @@ class ExampleTests(TestCase):
         self.assertEqual(found["Ping"], opener.open(datagram, header))
         self.assertEqual(notice(header), found["Notice"])
         self.assertEqual(NOTICE, read_header(found["Notice"]).version)
+
+    def test_knock(self):
+        """The knock is A's at B's door, before the record that the text names."""
+        record = b"\x16\x03\x01\x00\x05hello"
+        told = knock(PRIVATE, KEY_B.node_id, lambda size: b"\xab" * size, record)
+        self.assertEqual(told, examples()["Knock"])
 
     def test_named_values(self):
         """Keys, tag, node ids, hash_key and topic of the document are the code's."""

@@ -362,17 +362,14 @@ class ServiceTests(ServiceCase):
         (report,) = leech.session.status().nodes
         self.assertIn(report.state, ANSWERED)
 
-    def test_private_contents_are_not_transferred(self) -> None:
-        """One place refuses them, before anything was sent, opened or written."""
+    def test_unread_secret(self) -> None:
+        """A content whose secret was not read is refused, before anything was sent or opened."""
         station = self.station(1, self.made)
         service = station.run()
-        descriptor = evolve(pointing(self.made, "10.0.0.2"), secrets=(OLD,))
-        error = self.assertRaises(ConfigurationError, service.add, descriptor)
-        self.assertIn("does not transfer private contents", str(error))
+        descriptor = evolve(pointing(self.made, "10.0.0.2"), secret_file="s")
+        self.assertRaises(DescriptorError, service.add, descriptor)
         self.assertEqual({}, service.contents.sessions)
         self.assertEqual([PUBLIC_NETWORK], [n.keys for n in service.overlay.node.networks])
-        unread = evolve(descriptor, secrets=(), secret_file="s")
-        self.assertRaises(DescriptorError, service.add, unread)
 
     def test_plain_callers_find_no_private_content(self) -> None:
         """The listener of plain TCP knows public topics only."""
