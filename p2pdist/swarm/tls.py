@@ -34,7 +34,7 @@ _EXPORTER: Final = b"EXPORTER-Channel-Binding"
 _RETRY: Final = hashlib.sha256(b"HelloRetryRequest").digest()
 """The random of a ServerHello that asks for another ClientHello (RFC 8446, 4.1.3)."""
 _SUITES: Final = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
-"""The first one is what both sides of ours take: a fifth faster than the second."""
+"""The first one is what both sides of ours take; it is faster than the second."""
 _PARTIAL_WRITE: Final = 1
 """SSL_MODE_ENABLE_PARTIAL_WRITE, which pyOpenSSL sets: each call would write one record only."""
 _NO_BEGIN, _NO_END = datetime(1970, 1, 1), datetime(9999, 12, 31)  # noqa: DTZ001 -- never looked at

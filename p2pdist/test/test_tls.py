@@ -107,6 +107,7 @@ class ChannelTests(TestCase):
         for start in range(0, len(sealed), 7000):
             self.bob.feed(sealed[start : start + 7000])
             while part := self.bob.read():
+                self.assertLessEqual(len(part), limits.TLS_RECORD_BYTES)
                 got += part
         self.assertEqual(data, bytes(got))
         place = memoryview(bytearray(10))
