@@ -325,7 +325,7 @@ class ProcessTests(TestCase):
             "reactor.run()\n"
         )
         process = Script(self.folder / "script")
-        reactor.spawnProcess(  # type: ignore[attr-defined]
+        reactor.spawnProcess(
             process,
             sys.executable,
             [sys.executable, "-c", code],
