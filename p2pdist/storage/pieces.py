@@ -50,6 +50,12 @@ class Geometry:
         """Return the piece's bytes: ``piece_length``, or what is left for the last one."""
         return min(self.piece_length, self.length - index * self.piece_length)
 
+    def bytes_of(self, mask: int) -> int:
+        """Return the bytes of all pieces in a mask."""
+        last_there = mask and mask >> (self.count - 1)
+        short = self.piece_length * self.count - self.length if last_there else 0
+        return mask.bit_count() * self.piece_length - short
+
     def covering(self, offset: int, size: int) -> range:
         """Return the indices of the pieces that overlap ``size`` bytes from ``offset``."""
         if size <= 0:

@@ -51,6 +51,7 @@ from p2pdist.storage.records import Record, keep_record
 from p2pdist.storage.statefile import StateFile, discard_state
 from p2pdist.storage.survey import check_sha256, geometry_of, run
 from p2pdist.storage.tree import FileTree, identity
+from p2pdist.storage.unread import Unread
 from p2pdist.storage.unsynced import Unsynced
 
 
@@ -65,6 +66,7 @@ class Store:
         have: the pieces that are here, verified once; the only truth about them. Read it, copy it,
             never change it.
         on_lost: called in the reactor thread with the index of each piece that is withdrawn.
+        on_found: likewise, of each that the disk would not give and does now.
         geometry: how the content is cut.
         effort: what writing pieces costs.
     """
@@ -81,11 +83,13 @@ class Store:
     _sha256: str | None = field(kw_only=True)
     _verified: Bitfield = field(kw_only=True)
     on_lost: Callable[[int], None] | None = field(init=False, default=None)
+    on_found: Callable[[int], None] | None = field(init=False, default=None)
     geometry: Geometry = field(init=False)
     effort: Effort = field(init=False, factory=Effort)
     _pieces: PieceFiles = field(init=False)
     _writer: PieceFiles = field(init=False)
     """The same, but while a published content is mended."""
+    _unread: Unread = field(init=False)
     _unsynced: Unsynced = field(init=False)
     _withdrawn: bool = field(init=False, default=False)
     """The bits on disk hold a piece that ``have`` does not."""
@@ -108,6 +112,7 @@ class Store:
         self.geometry = geometry_of(self.metadata)
         self._unsynced = Unsynced(self.geometry.size_of)
         self._pieces = self._writer = PieceFiles(self._tree, self.metadata, self.geometry)
+        self._unread = Unread(self.place, self._pieces, self._working, self._found)
         clock, failed = self.place.clock, self._timed_sync_failed
         self._syncs = GroupSync(clock, self._turn, self._sync, failed)
 
@@ -195,9 +200,7 @@ class Store:
     def sync(self) -> Deferred[None]:
         """Make all pieces written so far durable, then their bits.
 
-        Runs by itself every ``limits.SYNC_BYTES`` or ``limits.SYNC_EVERY_S``.
-
-        Calls while one waits for its turn share it.
+        Runs by itself every SYNC_BYTES or SYNC_EVERY_S; calls that wait for a turn share it.
 
         Returns:
             Fires when done. Fails with StorageError; then the pieces since the last good sync have
@@ -226,8 +229,8 @@ class Store:
             await self._write_again(tuple(self._unsynced))
             raise self._explain(error) from error
         try:
-            save = partial(self._save_bits, self._state, stamps, have)
-            await self.place.workers.run(save)
+            state = self._state
+            await self.place.workers.run(lambda: state.save(identity(stamps), have))
         except OSError as error:
             self._sync_failed()
             raise self._explain(error) from error
@@ -240,10 +243,6 @@ class Store:
         self._doubtful = self._withdrawn = True
         self._sync_failures += 1
         self._sync_within(limits.SYNC_EVERY_S)
-
-    @staticmethod
-    def _save_bits(state: StateFile, stamps: bytes, have: Bitfield) -> None:
-        state.save(identity(stamps), have)
 
     async def _write_again(self, indices: Iterable[int]) -> None:
         """After a failed sync: read what should have become durable, and write it once more.
@@ -263,7 +262,6 @@ class Store:
                 self._withdraw(index)
 
     def _sync_within(self, delay_s: float) -> None:
-        """See to it that a sync begins in at most ``delay_s``."""
         if not self._closed and self._state is not None:
             self._syncs.within(delay_s)
 
@@ -323,6 +321,7 @@ class Store:
             except OSError as error:
                 if error.errno not in TRANSIENT:
                     self._withdraw(index)
+                    self._unread.add(index)
                 raise self._explain(error) from error
             if fetched.data is None:
                 self._withdraw(index)
@@ -367,6 +366,12 @@ class Store:
         self.log.warn("piece {index} of {path} is lost", index=index, path=self.path)
         if self.on_lost is not None:
             self.on_lost(index)
+
+    def _found(self, index: int) -> None:
+        if not self.have.has(index):
+            self._written(index)
+            if self.on_found is not None:
+                self.on_found(index)
 
     # --- mending ---
 
@@ -458,6 +463,7 @@ class Store:
 
     async def _close(self) -> None:
         again, self._closed = self._closed, True
+        self._unread.stop()
         self._syncs.cancel()
         async with self._turn:
             if again:

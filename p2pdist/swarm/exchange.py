@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 from typing import Protocol as Structural
 
 from twisted.internet.defer import Deferred
@@ -128,14 +128,7 @@ class Exchange:
         self._idle: list[Deferred[None]] = []
         self._stopped = False
         self._parting = Parting()
-        store.on_lost = self._piece_lost
-
-    def have_bytes(self) -> int:
-        """Return the bytes of all verified pieces."""
-        have, geometry = self.picker.have, self.geometry
-        last_there = have and have >> (geometry.count - 1)
-        short = geometry.piece_length * geometry.count - geometry.length if last_there else 0
-        return have.bit_count() * geometry.piece_length - short
+        store.on_lost, store.on_found = self._piece_lost, self._piece_found
 
     # --- peers ---
 
@@ -324,8 +317,11 @@ class Exchange:
 
     def _cb_written(self, _: None, index: PieceIndex) -> None:
         self.picker.verified(index)
-        self.uploader.gained(index)
         self._give(index)
+        self._stored(index)
+
+    def _stored(self, index: PieceIndex) -> None:
+        self.uploader.gained(index)
         if self._stopped:
             return
         self._haves.add(index)
@@ -341,8 +337,7 @@ class Exchange:
         self.picker.spoiled(index)
         self._give(index)
         failure.trap(StorageError)
-        error = failure.value
-        assert isinstance(error, StorageError)
+        error = cast("StorageError", failure.value)
         if self._stopped:
             return
         if isinstance(error, HashMismatch):
@@ -374,8 +369,14 @@ class Exchange:
             self._show_interest(node_id)
         self._wake()
 
+    def _piece_found(self, number: int) -> None:
+        index = PieceIndex(number)
+        for node_id in self.picker.holders(index):
+            self._drop(node_id, index)
+        if self.picker.found(index):
+            self._stored(index)
+
     def _drop(self, node_id: NodeID, index: PieceIndex) -> None:
-        """Take a promised piece from a peer."""
         self.picker.dropped(node_id, index)
         self._give(index)
         self._peers[node_id].cancel(index)
@@ -444,7 +445,6 @@ class Exchange:
         self._pump()
 
     def _unserve(self, peer: PeerConnection, index: PieceIndex, reason: RejectReason) -> None:
-        """Withdraw a piece agreed with a peer."""
         self.uploader.ended(peer.node_id, index)
         parcel = self._parcels.pop((peer.node_id, index), None)
         if parcel is not None:

@@ -6,6 +6,7 @@ A piece is in exactly one state:
     state       meaning                                  leaves by
     ==========  =======================================  =================================
     missing     nobody sends it                          ``take`` -> in flight
+                                                         ``found`` -> have
     in flight   one peer promised it (in endgame up to   ``arrived`` -> writing
                 ``limits.ENDGAME_COPIES`` peers)         ``dropped`` -> missing
     writing     all bytes are here, not verified yet     ``verified`` -> have
@@ -375,6 +376,18 @@ class PiecePicker:
         if self._have & masks.bit(index):
             self._have ^= masks.bit(index)
             self._missing |= masks.bit(index)
+
+    def holders(self, index: PieceIndex) -> list[NodeID]:
+        """Return the peers that promised a piece."""
+        return list(self._copies.get(index, ()))
+
+    def found(self, index: PieceIndex) -> bool:
+        """Missing -> have: the disk gives it after all; false if it is being written."""
+        if not self._missing & masks.bit(index):
+            return False
+        self._missing ^= masks.bit(index)
+        self._have |= masks.bit(index)
+        return True
 
     # --- time ---
 

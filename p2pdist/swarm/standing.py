@@ -91,7 +91,7 @@ def standing(
     )
     if metadata is None or exchange is None:
         return start
-    have_bytes = exchange.have_bytes()
+    have_bytes = exchange.geometry.bytes_of(exchange.picker.have)
     return evolve(
         start,
         have_bytes=have_bytes,

@@ -37,7 +37,6 @@ from p2pdist.machine import Machine
 from p2pdist.session import Session
 from p2pdist.simulation.timeline import KERNEL
 from p2pdist.stages import Stage
-from p2pdist.storage.layout import part_name
 from p2pdist.swarm import masks
 from p2pdist.test.faultliars import Crook
 from p2pdist.test.faultplan import Fault, Plan, draw
@@ -393,7 +392,7 @@ class FaultWorld:
         if have:
             index = have[int(fault.how * len(have))]
             station.rotten.add(index)
-            path, offset = self.place_of(index * PIECE, published=False)
+            path, offset = self.place_of(index * PIECE, store._tree.top)
             station.disk.flip(path, offset)
 
     # --- the end of the faults ---
@@ -457,22 +456,20 @@ class FaultWorld:
 
     # --- places ---
 
-    def place_of(self, start: int, *, published: bool) -> tuple[str, int]:
-        """Return the path and the offset in it of a byte of the content."""
-        top = part_name(self.made.metadata.name, self.made.hash_key)
+    def place_of(self, start: int, top: str) -> tuple[str, int]:
+        """Return the path and the offset there of a byte of the content, called ``top``."""
         for entry in self.made.metadata.files:
             if start < entry.length:
-                names = entry.path if published else (top, *entry.path[1:])
-                return "/".join((DATA, *names)), start
+                return "/".join((DATA, top, *entry.path[1:])), start
             start -= entry.length
         raise AssertionError("beyond the end")
 
-    def span_on(self, station: FaultStation, index: int, *, published: bool) -> bytes:
+    def span_on(self, station: FaultStation, index: int, top: str) -> bytes:
         """Return a piece's bytes as programs see them on a machine."""
         found = bytearray()
         size = len(self.made.piece(index))
         while len(found) < size:
-            path, offset = self.place_of(index * PIECE + len(found), published=published)
+            path, offset = self.place_of(index * PIECE + len(found), top)
             node = station.disk.node_of(path)
             part = b"" if node is None else bytes(node.data[offset : offset + size - len(found)])
             if not part:
@@ -535,7 +532,7 @@ class Watch:
             self._bounds(station, session)
 
     def _served(self, text: str) -> None:
-        if not any(station.rotten for station in self.faults.stations):
+        if not self.faults.faults["rot"]:
             raise Violation(text)
 
     def _pieces(self, station: FaultStation, session: Session) -> None:
@@ -559,14 +556,14 @@ class Watch:
             raise Violation(f"{station.host}: the picker has pieces that the store has not")
         fresh = have if store.published and not published else have & ~known
         for index in masks.indices(fresh):
-            self._piece(station, index, published=store.published)
+            self._piece(station, index, store._tree.top)
         if store.published and not published:
             self._published(station)
         self._seen[station] = (exchange, states, store.published)
 
-    def _piece(self, station: FaultStation, index: int, *, published: bool) -> None:
+    def _piece(self, station: FaultStation, index: int, top: str) -> None:
         faults = self.faults
-        if faults.span_on(station, index, published=published) == faults.made.piece(index):
+        if faults.span_on(station, index, top) == faults.made.piece(index):
             station.rotten.discard(index)
         elif index not in station.rotten:
             raise Violation(f"{station.host} counts piece {index} as here, and it is not")

@@ -398,6 +398,17 @@ class DiskTests(SwarmCase):
         self.finish([leech])
         self.stop()
 
+    def test_only_copy_that_cannot_be_read_for_a_while(self) -> None:
+        """A seed's pieces that its disk refuses to give are served once it gives them again."""
+        seed, leech = self.swarm(2, file_of(6))
+        seed.disk.failing["read"] = [errno.EIO] * 4
+        self.world.run(limits.DISK_RETRY_S / 2)
+        self.assertFalse(leech.complete)
+        self.assertLess(seed.progress.have_pieces, 6)
+        self.finish([leech], timeout=2 * limits.DISK_RETRY_S)
+        self.assertEqual(6, seed.progress.have_pieces)
+        self.stop()
+
     def test_store_that_cannot_be_opened(self) -> None:
         """Something else under the final name is told, and nothing is fetched."""
         content = file_of(3)
