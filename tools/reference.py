@@ -389,26 +389,10 @@ class Metric:
 
 
 def metrics() -> list[Metric]:
-    """Return the metrics that the web face can tell; none while there is no such face."""
-    found: dict[str, Metric] = {}
-    folder = PACKAGE / "faces" / "web"
-    for path in sorted(folder.rglob("*.py")) if folder.is_dir() else ():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            match node:
-                case ast.Call(args=parts):
-                    kind = called(node)
-                case ast.Tuple(elts=parts) | ast.List(elts=parts):
-                    kind = ""
-                case _:
-                    continue
-            texts = [text_of(part) for part in parts]
-            for number, text in enumerate(texts):
-                if METRIC.fullmatch(text):
-                    rest = [other for other in texts[number + 1 :] if " " in other]
-                    new = Metric(text, kind, rest[0] if rest else "")
-                    if text not in found or not found[text].help:
-                        found[text] = new
-    return sorted(found.values(), key=lambda one: one.name)
+    """Return the metrics that a node with a page can tell."""
+    from p2pdist.web.metrics import catalogue
+
+    return [Metric(name, kind, text) for name, kind, _, text in catalogue()]
 
 
 def metrics_page() -> str:

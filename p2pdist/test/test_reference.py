@@ -21,6 +21,7 @@ from p2pdist.fleet import SENTENCES
 from p2pdist.overlay.bootstrap import EntryState
 from p2pdist.test.support import TestCase
 from p2pdist.test.test_docs import TREE, document, rows
+from p2pdist.web.metrics import catalogue
 
 PHRASE_CHARACTERS = 12
 """Shorter constant parts only lead up to another error's sentence."""
@@ -161,11 +162,9 @@ class RunningTests(ReferenceCase):
         self.assertLessEqual({"error", "warn", "info", "debug"}, {level for level, _ in events})
 
     def test_every_metric(self):
-        """Each name of a metric in the web face is in the reference, with a meaning."""
+        """Each metric of a page is in the reference, with a meaning."""
         page = self.reference.metrics_page()
-        folder = TREE / "p2pdist" / "faces" / "web"
-        text = "".join(path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*.py")))
-        names = set(re.findall(r"[\"'](p2pdist_[a-z0-9_]+)[\"']", text))
+        names = {name for name, _, _, _ in catalogue()}
         told = {row[0].strip("`"): row[2] for row in rows(page)[2:]}
         self.assertEqual(names, set(told))
         self.assertNotIn("", told.values(), "a metric has no help")

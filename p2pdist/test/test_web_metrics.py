@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from p2pdist import limits
+from p2pdist.census.records import Reason
 from p2pdist.control import Result
 from p2pdist.stages import Stage
+from p2pdist.test.test_docs import document, rows
 from p2pdist.test.webworld import KEY, WebCase
-from p2pdist.web.metrics import Metrics
+from p2pdist.web.metrics import Metrics, catalogue
 
 
 class MetricsTests(WebCase):
@@ -78,3 +82,35 @@ class MetricsTests(WebCase):
             self.assertTrue(family.documentation.endswith("."))
             for sample in family.samples:
                 self.assertEqual(family.type == "counter", sample.name.endswith("_total"))
+
+
+class DocumentTests(WebCase):
+    """What the documents say of metrics."""
+
+    def setUp(self):
+        """Nothing is needed."""
+
+    def test_table(self):
+        """The table of docs/page.md has every metric, with its kind, labels and meaning."""
+        told = [
+            (row[0].strip("`"), row[1], row[2].replace("`", ""), row[3])
+            for row in rows(document("docs/page.md"))
+            if row[0].startswith("`p2pdist_")
+        ]
+        known = [
+            (name, kind, ", ".join(labels), help_text)
+            for name, kind, labels, help_text in catalogue()
+        ]
+        self.assertEqual(known, told)
+
+    def test_alerts(self):
+        """The example rules ask for metrics and reasons that there are."""
+        text = document("docs/examples/alerts.yml")
+        names = {name for name, _, _, _ in catalogue()}
+        told = set(re.findall(r"\bp2pdist_\w+", text))
+        self.assertGreater(len(told), 6)
+        self.assertLessEqual(told, names)
+        reasons = {reason.name.lower() for reason in Reason}
+        self.assertLessEqual(set(re.findall(r'reason="(\w+)"', text)), reasons)
+        stages = {stage.value for stage in Stage}
+        self.assertLessEqual(set(re.findall(r'stage="(\w+)"', text)), stages)

@@ -44,7 +44,7 @@ HELP: Final = {
     "build_info": "Version of this node; always 1.",
     "contents": "Contents by stage.",
     "content_info": "Name of a content; always 1.",
-    "fleet_nodes": "Machines of the content's swarm, without those that left.",
+    "fleet_nodes": "Machines of the content's swarm, but for those that left before the end.",
     "fleet_done_nodes": "Machines that have everything.",
     "fleet_silent_nodes": "Machines that should have been heard of again.",
     "fleet_limited_nodes": "Machines by what limits them.",
@@ -78,6 +78,8 @@ class NodeCollector(Collector):
         for one in contents[: limits.WEB_METRIC_CONTENTS]:
             _measure(found, one["hash_key"], [one])
             found["content_info"].add_metric([one["hash_key"], one["name"]], 1)
+            found["fleet_nodes"].add_metric([one["hash_key"]], one["fleet"]["nodes"])
+            found["fleet_done_nodes"].add_metric([one["hash_key"]], one["fleet"]["done"])
             self._fleet(found, one["hash_key"])
         if len(contents) > limits.WEB_METRIC_CONTENTS:
             _measure(found, OTHERS, contents[limits.WEB_METRIC_CONTENTS :])
@@ -90,9 +92,8 @@ class NodeCollector(Collector):
             return
         there = [host for host in hosts if not host["left"]]
         reasons = Counter(host["reason"] for host in there)
-        found["fleet_nodes"].add_metric([content], len(there))
-        found["fleet_done_nodes"].add_metric([content], sum(host["complete"] for host in there))
-        found["fleet_silent_nodes"].add_metric([content], sum(host["silent"] for host in there))
+        silent = sum(host["silent"] for host in there)
+        found["fleet_silent_nodes"].add_metric([content], silent)
         for reason in Reason:
             name = reason.name.lower()
             found["fleet_limited_nodes"].add_metric([content, name], reasons[name])
@@ -113,6 +114,15 @@ def _families() -> dict[str, Any]:
     for name, (kind, _, text) in MEASURES.items():
         families[name] = kind(f"p2pdist_{name}", text, labels=CONTENT)
     return families
+
+
+def catalogue() -> list[tuple[str, str, tuple[str, ...], str]]:
+    """Return name as read, kind, labels and help of every metric of ours, in order of names."""
+    rows = []
+    for family in _families().values():
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        rows.append((name, family.type, tuple(family._labelnames), family.documentation))  # noqa: SLF001 -- no other way to ask
+    return sorted(rows)
 
 
 def _measure(found: dict[str, Any], content: str, contents: list[Result]) -> None:

@@ -9,18 +9,21 @@ const byName = (a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : a.node < 
 const rank = (a, b) => Number(a.complete) - Number(b.complete) || (a.complete ? 0 : share(a) - share(b)) || byName(a, b);
 
 const COLUMNS = [
-  { name: "Machine", width: "21%", by: byName },
-  { name: "Done", width: "20%", by: rank, first: "ascending" },
-  { name: "Down", width: "12%", num: true, by: (a, b) => b.download_bytes_per_s - a.download_bytes_per_s || byName(a, b) },
-  { name: "Up", width: "12%", num: true, by: (a, b) => b.upload_bytes_per_s - a.upload_bytes_per_s || byName(a, b) },
+  { name: "Machine", width: "20%", by: byName },
+  { name: "Done", width: "17%", by: rank, first: "ascending" },
+  { name: "Down", width: "14%", num: true, by: (a, b) => b.download_bytes_per_s - a.download_bytes_per_s || byName(a, b) },
+  { name: "Up", width: "14%", num: true, by: (a, b) => b.upload_bytes_per_s - a.upload_bytes_per_s || byName(a, b) },
   { name: "What it waits for", width: "22%", by: (a, b) => (a.why < b.why ? -1 : a.why > b.why ? 1 : byName(a, b)) },
   { name: "Heard of", width: "13%", num: true, by: (a, b) => a.heard - b.heard || byName(a, b) },
 ];
 
+// It is one of the fleet: it is still there, or was done when it left.
+export const counts = (host) => !host.left || host.complete;
+
 const SHOWN = {
-  here: (host) => !host.left,
+  here: counts,
   open: (host) => !host.left && !host.complete,
-  done: (host) => !host.left && host.complete,
+  done: (host) => host.complete,
   silent: (host) => !host.left && host.silent,
   left: (host) => host.left,
 };
@@ -182,7 +185,7 @@ export class Fleet {
     set(row.done, "data-full", String(host.complete));
     put(cells[2], host.download_bytes_per_s ? rate(host.download_bytes_per_s) : "–");
     put(cells[3], host.upload_bytes_per_s ? rate(host.upload_bytes_per_s) : "–");
-    put(row.badge, host.left ? "left" : host.silent ? "silent" : SHORT[host.reason] ?? host.reason);
+    put(row.badge, host.left ? (host.complete ? "done, left" : "left") : host.silent ? "silent" : SHORT[host.reason] ?? host.reason);
     set(row.badge, "data-kind", host.silent && !host.left ? "bad" : KINDS[host.reason] ?? "busy");
     const age = Math.max(0, this.now - host.heard);
     put(cells[5], age < 2 ? "now" : `${span(age)} ago`);

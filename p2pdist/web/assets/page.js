@@ -1,7 +1,7 @@
 // The page: what the stream tells goes to its parts; buttons tell the node.
 
 import { Chart } from "./chart.js";
-import { Fleet } from "./fleet.js";
+import { counts, Fleet } from "./fleet.js";
 import { Graph } from "./graph.js";
 import { Pieces } from "./pieces.js";
 import { at, follow, keepKey, layers, merge, takeKey, tell } from "./stream.js";
@@ -80,7 +80,7 @@ function draw(now) {
   const one = contents[shown], idle = paused[shown];
   put(find("who"), `node ${(node.node ?? "").slice(0, 8)} on port ${node.port}, p2pdist ${node.version}`);
   choices({ ...contents, ...paused }, shown);
-  const all = Object.values(hosts).filter((host) => !host.left), done = all.filter((host) => host.complete).length;
+  const all = Object.values(hosts).filter(counts), done = all.filter((host) => host.complete).length;
   put(find("name"), one?.name ?? idle?.name ?? "This node holds no content");
   const stage = one ? one.stage : idle ? "paused" : "";
   put(find("stage"), stage);
