@@ -170,7 +170,9 @@ class _Opening:
             return await self._resumed(trusted)
         have = Bitfield(self.geometry.count)
         if self.leftover:
-            have = await matching_pieces(self.place.workers, self.tree, self.metadata, progress)
+            have = await matching_pieces(
+                self.place.workers, self.tree, self.metadata, progress, ours=True
+            )
         await self.run(partial(self._make, have))
         store = await self._store(have, verified=have.copy())
         store.mark_unsynced(have)  # they were found, not synced

@@ -34,11 +34,11 @@ from p2pdist.source import Progress
 from p2pdist.storage.disk import FileFacts, IDisk, Kind, NotAFile, storage_error
 from p2pdist.storage.pieces import Bitfield, Geometry
 from p2pdist.storage.place import Place
-from p2pdist.storage.tree import FileTree
+from p2pdist.storage.tree import FileTree, TooShort
 from p2pdist.workers import IWorkers
 
 T = TypeVar("T")
-_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EIO})
+_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
 """Errors that mean "these bytes are not there"; any other is told to people."""
 _NO_HASH = bytes(HASH_KEY_BYTES)
 _BLOCKS = 4
@@ -87,12 +87,19 @@ async def in_lanes(
             outcome.raiseException()
 
 
+def _absent(error: OSError, *, ours: bool) -> bool:
+    """Tell whether bytes are not there; of what is ``ours`` those in bad sectors count as such."""
+    missing = isinstance(error, TooShort) or error.errno in _ABSENT
+    return missing or (ours and error.errno == errno.EIO)
+
+
 async def hash_pieces(
-    workers: IWorkers, tree: FileTree, geometry: Geometry, progress: Progress
+    workers: IWorkers, tree: FileTree, geometry: Geometry, progress: Progress, *, ours: bool = False
 ) -> bytes:
     """Return the hashes of all pieces as they are on disk, one after the other.
 
-    Holes are not read. A piece that cannot be read has a hash of zero bytes, which no piece has.
+    Holes are not read. A piece that is not there has a hash of zero bytes, which no piece has; of
+    our own part (``ours``) neither is one that cannot be read.
 
     Raises:
         StorageError: something other than files stands there, or they may not be read.
@@ -114,7 +121,7 @@ async def hash_pieces(
         try:
             return tree.hash(geometry.offset_of(index), geometry.size_of(index))[0]
         except OSError as error:
-            if error.errno in _ABSENT:
+            if _absent(error, ours=ours):
                 return _NO_HASH
             raise
 
@@ -201,7 +208,7 @@ def geometry_of(metadata: Metadata) -> Geometry:
 
 
 async def matching_pieces(
-    workers: IWorkers, tree: FileTree, metadata: Metadata, progress: Progress
+    workers: IWorkers, tree: FileTree, metadata: Metadata, progress: Progress, *, ours: bool = False
 ) -> Bitfield:
     """Return which pieces of ``metadata`` the tree holds.
 
@@ -209,7 +216,7 @@ async def matching_pieces(
         StorageError: as :func:`hash_pieces`.
     """
     geometry = geometry_of(metadata)
-    hashes = await hash_pieces(workers, tree, geometry, progress)
+    hashes = await hash_pieces(workers, tree, geometry, progress, ours=ours)
 
     def compare() -> Bitfield:
         have = Bitfield(geometry.count)
@@ -237,7 +244,7 @@ async def good_pieces(
         try:
             digest, _ = tree.hash(geometry.offset_of(index), geometry.size_of(index))
         except OSError as error:
-            if error.errno in _ABSENT:
+            if _absent(error, ours=True):
                 return False
             raise
         return digest == metadata.piece_hash(index)

@@ -36,6 +36,13 @@ from p2pdist.storage.layout import Layout
 from p2pdist.storage.loan import Loan, Part
 
 
+class TooShort(OSError):
+    """A file ends before the bytes that should be in it; EIO, as of a sector that is not there."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(errno.EIO, f"{path} is too short")
+
+
 @define(eq=False)
 class _Open:
     """A cached handle and how many are using it."""
@@ -213,14 +220,15 @@ class FileTree:
         """Return ``size`` bytes of the content.
 
         Raises:
-            OSError: EIO where a file ends too early; else what opening or reading raised.
+            TooShort: a file ends too early.
+            OSError: what opening or reading raised.
         """
         chunks = []
         for segment in self.layout.segments(offset, size):
             with self.borrow(segment.file) as handle:
                 chunk = self.disk.read(handle, segment.offset, segment.size)
             if len(chunk) != segment.size:
-                raise OSError(errno.EIO, f"{self.path_of(segment.file)} is too short")
+                raise TooShort(self.path_of(segment.file))
             chunks.append(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
@@ -240,7 +248,7 @@ class FileTree:
                 if there is None:
                     return None
                 if there != segment.size:
-                    raise OSError(errno.EIO, f"{self.path_of(segment.file)} is too short")
+                    raise TooShort(self.path_of(segment.file))
                 parts.append(Part(handle, segment.offset, segment.size))
             return Loan(tuple(parts), borrowed.pop_all().close)
 

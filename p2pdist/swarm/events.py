@@ -1,4 +1,4 @@
-"""What a transfer tells the session above it. Tests: ``test_transfer``."""
+"""What an exchange tells its transfer, and that the session. Tests: ``test_transfer``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Protocol
 from p2pdist.addresses import Address
 from p2pdist.census.gossip import Frame
 from p2pdist.content import Metadata
+from p2pdist.errors import StorageError
 from p2pdist.ids import PieceIndex
 from p2pdist.storage.store import Store
 from p2pdist.swarm.connection import PeerConnection
@@ -50,3 +51,25 @@ class TransferEvents(Protocol):
 
     def peer_told(self, address: Address) -> None:
         """A peer says that there is another; it is not worth more than a ping."""
+
+
+class ExchangeOwner(Protocol):
+    """What an exchange reports."""
+
+    def piece_verified(self, index: PieceIndex) -> None:
+        """A piece is on disk."""
+
+    def piece_spoiled(self, peer: PeerConnection, index: PieceIndex) -> None:
+        """A peer, and nobody else, sent wrong bytes."""
+
+    def disk_failed(self, error: StorageError) -> None:
+        """A piece could not be stored; nothing is fetched until it resumes."""
+
+    def disk_works(self) -> None:
+        """A piece was stored."""
+
+    def all_verified(self) -> None:
+        """Every piece is on disk."""
+
+    def published_piece_lost(self, index: PieceIndex) -> None:
+        """A piece of the published content is not there any more."""

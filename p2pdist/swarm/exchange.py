@@ -13,12 +13,12 @@ import random
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar, TypeVar, cast
-from typing import Protocol as Structural
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from p2pdist import limits
 from p2pdist.errors import HashMismatch, MalformedMessage, StorageError, UnexpectedMessage
 from p2pdist.ids import NodeID, PieceIndex
 from p2pdist.logs import new_logger
@@ -26,6 +26,7 @@ from p2pdist.storage.store import Store
 from p2pdist.swarm import masks
 from p2pdist.swarm.assembly import AssemblyBudget
 from p2pdist.swarm.connection import PeerConnection
+from p2pdist.swarm.events import ExchangeOwner
 from p2pdist.swarm.haves import HaveBatch
 from p2pdist.swarm.messages import (
     Bitfield,
@@ -51,28 +52,6 @@ from p2pdist.swarm.sender import Parcel
 from p2pdist.swarm.uploader import Offer, Uploader
 
 T = TypeVar("T")
-
-
-class ExchangeOwner(Structural):
-    """What an :class:`Exchange` reports."""
-
-    def piece_verified(self, index: PieceIndex) -> None:
-        """A piece is on disk."""
-
-    def piece_spoiled(self, peer: PeerConnection, index: PieceIndex) -> None:
-        """A peer, and nobody else, sent wrong bytes."""
-
-    def disk_failed(self, error: StorageError) -> None:
-        """A piece could not be stored; nothing is fetched until :meth:`Exchange.resume`."""
-
-    def disk_works(self) -> None:
-        """A piece was stored."""
-
-    def all_verified(self) -> None:
-        """Every piece is on disk."""
-
-    def published_piece_lost(self, index: PieceIndex) -> None:
-        """A piece of the published content is not there any more."""
 
 
 class Exchange:
@@ -128,6 +107,7 @@ class Exchange:
         self._idle: list[Deferred[None]] = []
         self._stopped = False
         self._parting = Parting()
+        self._refused: dict[tuple[NodeID, PieceIndex], float] = {}
         store.on_lost, store.on_found = self._piece_lost, self._piece_found
 
     # --- peers ---
@@ -441,8 +421,19 @@ class Exchange:
 
     def _read_failed(self, peer: PeerConnection, index: PieceIndex, failure: Failure) -> None:
         self.log.debug("piece {index} cannot be read: {error}", index=index, error=failure.value)
+        if self.uploader.can_serve(index):  # disk or system were only busy
+            self._refused[peer.node_id, index] = self._clock.seconds()
         self._unserve(peer, index, RejectReason.GONE)
         self._pump()
+
+    def _offer_again(self, now: float) -> None:
+        """Tell whoever was refused a piece that is still here; it believes that it is gone."""
+        for key, since in list(self._refused.items()):
+            if now - since >= limits.DISK_RETRY_S:
+                del self._refused[key]
+                node_id, index = key
+                if node_id in self._peers and self.uploader.can_serve(index):
+                    self._peers[node_id].send(Have((index,)))
 
     def _unserve(self, peer: PeerConnection, index: PieceIndex, reason: RejectReason) -> None:
         self.uploader.ended(peer.node_id, index)
@@ -468,6 +459,7 @@ class Exchange:
                 self._peers[node_id].close(ByeReason.STALLED)
         for node_id in list(self._peers):
             self._show_interest(node_id)
+        self._offer_again(now)
         done = self._peers if self.picker.complete else ()
         complete = [node_id for node_id in done if self.picker.is_complete(node_id)]
         for node_id in self._parting.surplus(complete, now):
