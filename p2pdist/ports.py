@@ -6,10 +6,12 @@ Job: bind, or say in one sentence what is in the way and what to do. Tests: ``te
 from __future__ import annotations
 
 import errno
+import os
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
@@ -20,6 +22,25 @@ from p2pdist.overlay.node import Node
 
 FREE_PORT_TRIES = 10
 """How often a free UDP port is drawn whose TCP port must be free too."""
+
+
+@frozen
+class Inherited:
+    """A UDP and a TCP socket of one address that somebody else opened.
+
+    Attributes:
+        udp: file descriptor, bound.
+        tcp: file descriptor, listening.
+        family: ``AF_INET`` or ``AF_INET6``.
+        interface: IP address they are bound to.
+        port: of both.
+    """
+
+    udp: int
+    tcp: int
+    family: int
+    interface: str
+    port: int
 
 
 @define
@@ -73,6 +94,24 @@ class Ports:
             else:
                 return ports
         raise AssertionError("unreachable")  # pragma: no cover
+
+    @classmethod
+    def adopt(
+        cls, reactor: Any, node: Node, factory: IProtocolFactory, pairs: Sequence[Inherited]
+    ) -> Ports:
+        """Take over sockets that are open already; their descriptors are the reactor's now.
+
+        ``pairs`` is one or more of one port number, other arguments as :meth:`bind`.
+        """
+        ports = cls(pairs[0].port)
+        for pair in pairs:
+            socket = node.add_socket(pair.interface)
+            udp = reactor.adoptDatagramPort(pair.udp, pair.family, socket, maxPacketSize=2048)
+            udp.doRead = partial(_read_few, udp)
+            ports._open += [udp, reactor.adoptStreamPort(pair.tcp, pair.family, factory)]
+            for descriptor in (pair.udp, pair.tcp):  # the reactor has copies
+                os.close(descriptor)
+        return ports
 
     def _open_one(
         self, reactor: Any, node: Node, factory: IProtocolFactory, interface: str

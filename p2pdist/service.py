@@ -13,6 +13,7 @@ Job: build and wire, nothing else. Tests: ``test_service``, ``test_sim_swarm``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -28,7 +29,7 @@ from p2pdist.logs import new_logger
 from p2pdist.machine import Machine
 from p2pdist.neighbours import Remembered
 from p2pdist.overlaynode import NodeService
-from p2pdist.ports import Ports
+from p2pdist.ports import Inherited, Ports
 from p2pdist.scrub import Scrub
 from p2pdist.storage.statedir import StateDirectory
 from p2pdist.upkeep import UpkeepService
@@ -47,6 +48,7 @@ class P2PDistService(MultiService):
         add: takes a descriptor and returns its session, see :meth:`TransferService.add`.
         set_limits: changes the rate limits of all contents together.
         port: UDP and TCP port number once bound.
+        inherited: sockets to take over in place of opening ports; set it before.
 
     Raises:
         AlreadyRunning: the state directory is in use.
@@ -59,6 +61,7 @@ class P2PDistService(MultiService):
         MultiService.__init__(self)
         self.config = config
         self._machine = machine
+        self.inherited: Sequence[Inherited] = ()
         self._ports: Ports | None = None
         self._stopped: Deferred[None] | None = None
         self._state: StateDirectory | None = None
@@ -115,7 +118,12 @@ class P2PDistService(MultiService):
         Raises:
             ConfigurationError: a port or address cannot be had.
         """
-        if self._ports is None:
+        if self._ports is None and self.inherited:
+            self._ports = Ports.adopt(
+                self._machine.reactor, self.overlay.node, self.contents.listener, self.inherited
+            )
+            self.inherited = ()
+        elif self._ports is None:
             self._ports = Ports.bind(
                 self._machine.reactor,
                 self.overlay.node,

@@ -13,6 +13,7 @@ from attrs import frozen
 
 from p2pdist.daemon.goals import Ending, Goal, parse_goal
 from p2pdist.daemon.hooks import Hooks, parse_command
+from p2pdist.daemon.notify import Notifying, supervisor_of_process
 from p2pdist.daemon.watching import Watching
 from p2pdist.descriptor import Descriptor, DescriptorParser
 from p2pdist.errors import ConfigurationError
@@ -85,5 +86,11 @@ def take_up(duties: Duties, service: P2PDistService, asked: Asked, machine: Mach
             busy=lambda: not all(hook.idle for hook in hooks),
             failed=lambda: any(hook.failures for hook in hooks),
         ).setServiceParent(service)
+    supervisor = supervisor_of_process()
     patient_once(reactor)
-    on_hangup(reactor, watching.reload)
+    if supervisor is None:
+        on_hangup(reactor, watching.reload)
+    else:
+        telling = Notifying(supervisor, contents, machine)
+        telling.setServiceParent(service)
+        on_hangup(reactor, lambda: telling.reloading(watching.reload))

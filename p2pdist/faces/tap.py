@@ -18,7 +18,9 @@ from twisted.python.usage import UsageError
 
 from p2pdist.addresses import HostPort, parse_host_port
 from p2pdist.config import Config, default_state_dir, parse_limits, parse_listen, parse_port
+from p2pdist.contents import ANY
 from p2pdist.control import Control, ControlService
+from p2pdist.daemon.inherited import inherited_by_process
 from p2pdist.descriptor import Descriptor, DescriptorParser
 from p2pdist.errors import ConfigurationError, P2PDistError
 from p2pdist.faces.configfile import config_option, read_config
@@ -27,6 +29,7 @@ from p2pdist.faces.process import asked_signers, steady
 from p2pdist.limits import DEFAULT_PORT
 from p2pdist.logs import verbose
 from p2pdist.machine import real_machine
+from p2pdist.ports import Inherited
 from p2pdist.secretfile import read_secret_file
 from p2pdist.service import P2PDistService
 from p2pdist.swarm.throttle import RateLimits
@@ -48,6 +51,7 @@ class Options(UsageOptions):
         parser: of these and of every later descriptor: it knows whose signatures are demanded.
         config: what describes the node.
         duties: what else the process does.
+        inherited: sockets that were handed over; then they say where it listens.
     """
 
     synopsis = "[--descriptor FILE.desc]... [options]"
@@ -84,6 +88,7 @@ class Options(UsageOptions):
         self.parser = DescriptorParser()
         self.config = Config()
         self.duties = Duties()
+        self.inherited: tuple[Inherited, ...] = ()
         self._files: list[str] = []
         self._listen: list[str] = []
         self._nodes: list[str] = []
@@ -148,7 +153,7 @@ class Options(UsageOptions):
         self.config = Config(
             directory=existing_folder(self["directory"]),
             port=parse_port(self["port"]),
-            listen=tuple(dict.fromkeys(parse_listen(text) for text in self._listen)),
+            listen=self._addresses(),
             state_dir=os.path.abspath(state_dir),  # noqa: PTH100 -- keeps links
             nodes=tuple(parse_node(text) for text in self._nodes),
             lan=not self["no-lan"],
@@ -161,6 +166,17 @@ class Options(UsageOptions):
                 )
             ),
         )
+
+    def _addresses(self) -> tuple[str, ...]:
+        """Return what to listen on: of sockets that were handed over, or as options say."""
+        self.inherited = inherited_by_process()
+        named = tuple(dict.fromkeys(parse_listen(text) for text in self._listen))
+        if not self.inherited:
+            return named
+        if named:
+            raise ConfigurationError("--listen: sockets were handed over; they have addresses")
+        hosts = tuple(pair.interface for pair in self.inherited)
+        return () if ANY.intersection(hosts) else hosts
 
     def _read_limits(self) -> RateLimits:
         """Note the limits of single contents, and return those of the process."""
@@ -252,6 +268,7 @@ def makeService(options: Options) -> IService:
             ControlService(
                 cast(IReactorUNIX, reactor), control, options.config.state_dir
             ).setServiceParent(service)
+        service.inherited = options.inherited
         take_up(options.duties, service, options, machine)
         service.bind()
     except P2PDistError as error:

@@ -110,6 +110,10 @@ HOOKED: Final = 4096
 """Contents remembered for which it was run."""
 RATIO_MAX: Final = 1e6
 """Of --exit-when seeded:RATIO."""
+STATUS_EVERY_S: Final = 2.0
+"""How often the service manager is told how it goes, at most."""
+STATUS_FLEETS: Final = 16
+"""Contents whose fleets that line looks at."""
 FLEET_DONE_S: Final = 10.0
 """A node stays so long when its fleet is done, so that word of it reaches everybody."""
 

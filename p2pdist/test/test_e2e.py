@@ -12,12 +12,14 @@ import os
 import random
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from pathlib import Path
 
 from twisted.internet import reactor  # noqa: TID251 -- real processes need the real one
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.threads import deferToThread
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import TestCase
 
@@ -312,6 +314,41 @@ class ProcessTests(TestCase):
         running.transport.signalProcess("HUP")
         await running.said("descriptors are read again: 1 good, 0 not")
         self.assertTrue(any("it.desc: added" in line for line in running.lines))
+
+    async def test_under_a_service_manager(self):
+        """Sockets are taken over, and the manager hears that the node is ready and that it ends."""
+        supervisor = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        address = f"p2pdist-{os.getpid()}"
+        supervisor.bind("\0" + address)
+        self.addCleanup(supervisor.close)
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        udp.bind(("127.0.0.1", 0))
+        tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        tcp.bind(udp.getsockname())
+        tcp.listen()
+        process = Script(self.folder / "script")
+        twistd = "from twisted.scripts.twistd import run; run()"
+        options = ("-n", "--pidfile=", "p2pdist", "--state-dir", str(self.folder / "state"))
+        reactor.spawnProcess(
+            process,
+            "/bin/sh",
+            ["sh", "-c", 'LISTEN_PID=$$ exec "$@"', "sh", sys.executable, "-c", twistd, *options],
+            {**os.environ, "PYTHONPATH": ROOT, "LISTEN_FDS": "2", "NOTIFY_SOCKET": f"@{address}"},
+            childFDs={0: "w", 1: "r", 2: "r", 3: udp.fileno(), 4: tcp.fileno()},
+        )
+        self.processes.append(process)
+        port = await process.listening
+        self.assertEqual(udp.getsockname()[1], port)
+        udp.close()
+        tcp.close()
+        assert process.transport is not None
+        heard = await deferToThread(supervisor.recv, 4096)
+        self.assertEqual(b"READY=1", heard)
+        process.transport.signalProcess("TERM")
+        while not heard.startswith(b"STOPPING=1"):
+            heard = await deferToThread(supervisor.recv, 4096)
+        await process.ended
+        self.assertFalse(any("Traceback" in line for line in process.lines), process.lines)
 
     async def test_second_signal_ends_at_once(self):
         """A second SIGTERM while the first is being obeyed ends the process, without a word."""
