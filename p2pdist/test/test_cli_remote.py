@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from p2pdist.control import socket_path
 from p2pdist.errors import P2PDistError
-from p2pdist.faces.cli import remote, wait
+from p2pdist.faces.cli import remote, status, wait
 from p2pdist.faces.cli.main import main
 from p2pdist.test.support import TestCase
 
@@ -86,9 +86,17 @@ class StatusTests(CommandCase):
             "waiting_for": "a turn from 3 peers",
         }
         node = {"node": "ab" * 20, "version": "1", "port": 7667, "paused": [{"name": "other"}]}
+        node |= {"url": "http://127.0.0.1:8080/"}  # the answer to the question for its page
         self.answers = [{**node, "contents": [content]}]
         said = self.run_command("status").output
-        for words in ("42%", "7/40 machines done", "1 min 30 s left", "a turn", "other: paused"):
+        for words in (
+            "42%",
+            "7/40 machines done",
+            "1 min 30 s left",
+            "a turn",
+            "other: paused",
+            "page: ",
+        ):
             self.assertIn(words, said)
         self.assertEqual(self.answers[0], json.loads(self.run_command("status", "--json").output))
 
@@ -100,6 +108,26 @@ class StatusTests(CommandCase):
             self.assertIn(words, said)
         self.assertNotIn("\x1b", said)
         self.assertIn("all in about 3 s", said)
+        self.assertIn(" ━━━╌╌╌╌╌╌╌╌╌  25%", said)
+        self.assertIn("  quick" + " " * 7 + "━━━━━━━━━━━━ done", said)
+
+    def test_watch(self):
+        """It is shown again and again; an interrupt at any moment ends it without a word."""
+        shown: list[float] = []
+
+        def pause_or_stop(seconds: float) -> None:
+            shown.append(seconds)
+            if len(shown) == 3:
+                self.patch(remote.Remote, "ask", interrupted)
+
+        def interrupted(_remote: remote.Remote, _method: str, **_params: Any) -> dict[str, Any]:
+            raise KeyboardInterrupt
+
+        self.patch(status, "pause", pause_or_stop)
+        self.answers = [fleet(host("slow", 1))]
+        ended = self.run_command("status", "--fleet", "--watch")
+        self.assertEqual((0, 3), (ended.exit_code, ended.output.count("0/1 machines done")))
+        self.assertNotIn("Aborted", ended.output + ended.stderr)
 
     def test_long_fleets_are_cut(self):
         """Twenty machines are listed, and how many are not; --all lists them."""
@@ -153,7 +181,7 @@ class WaitTests(CommandCase):
         self.assertEqual(0, self.run_command("wait", "--nodes", "2").exit_code)
         said = self.run_command("status", "--fleet").output
         self.assertIn("2/2 machines done", said)
-        self.assertRegex(said, r"c +done, left\n")
+        self.assertRegex(said, r"c ━+ done, left\n")
 
     def test_who_must_be_said(self):
         """Without or with two goals it is refused."""

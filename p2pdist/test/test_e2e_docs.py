@@ -5,29 +5,34 @@ Nothing sleeps: every wait is for a line or for the end of a process, and a watc
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
-import socket
+import shlex
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import ModuleType
 
 import p2pdist
 from p2pdist.test.support import TestCase
-from p2pdist.test.test_docs import DOCS, document
+from p2pdist.test.test_docs import DOCS, TREE, document
 
 DEADLINE_S = 60
 ROOT = str(Path(p2pdist.__file__).parents[1])
 
 
-def free_port() -> int:
-    """Return a port of loopback that nobody has now, for UDP and TCP."""
-    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-        tcp.bind(("127.0.0.1", 0))
-        port: int = tcp.getsockname()[1]
-        udp.bind(("127.0.0.1", port))
-    return port
+def load_quickstart() -> ModuleType:
+    """Import the script, which lies outside the package."""
+    document("tools/quickstart.py")
+    where = TREE / "tools" / "quickstart.py"
+    spec = importlib.util.spec_from_file_location("p2pdist_quickstart", where)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 class ExampleTests(TestCase):
@@ -62,7 +67,9 @@ class ExampleTests(TestCase):
         (folder / "there").mkdir(parents=True)
         path = folder / "model.bin"
         path.write_bytes(random.Random(1).randbytes(3_000_000))
-        sender = self.start("distribute", str(path), "127.0.0.1", str(free_port()), "2")
+        sender = self.start(
+            "distribute", str(path), "127.0.0.1", str(load_quickstart().free_port()), "2"
+        )
         assert sender.stdout is not None
         self.assertEqual(f"hand out {path}.desc\n", sender.stdout.readline())
         receiver = self.start("fetch", f"{path}.desc", str(folder / "there"), "127.0.0.1")
@@ -73,3 +80,30 @@ class ExampleTests(TestCase):
         out, _ = sender.communicate()
         self.assertEqual((0, 0), (receiver.returncode, sender.returncode))
         self.assertEqual(2, out.count(" has it\n"))
+
+
+class QuickstartTests(TestCase):
+    """The README's first commands."""
+
+    def test_word_for_word(self):
+        """What the README tells a new user to type makes, serves and fetches a file.
+
+        All but the installation: that is ``tools/quickstart.py``. The file is smaller here.
+        """
+        quickstart = load_quickstart()
+        install, *typed = quickstart.commands(document("README.md"))
+        self.assertLessEqual(len(typed) + 1, quickstart.COMMANDS_MOST)
+        self.assertIn("pip install .", install)
+        folder = Path(self.mktemp()).absolute()
+        program = folder / "venv" / "bin" / "p2pdist"
+        program.parent.mkdir(parents=True)
+        code = "from p2pdist.faces.cli.main import main; main()"
+        command = f"PYTHONPATH={shlex.quote(ROOT)} exec {shlex.quote(sys.executable)}"
+        program.write_text(f'#!/bin/sh\n{command} -c "{code}" "$@"\n')
+        program.chmod(0o755)
+        port = quickstart.free_port()
+        lines = [quickstart.local(line, port).replace("100M", "1M") for line in typed]
+        self.assertIn("--listen 127.0.0.1", lines[-1])
+        out = quickstart.run(folder, lines, timeout_s=DEADLINE_S)
+        self.assertIn("complete and verified", out)
+        self.assertEqual(1 << 20, (folder / quickstart.COPY).stat().st_size)

@@ -20,6 +20,7 @@ from p2pdist.faces.cli.output import (
 from p2pdist.faces.cli.remote import Remote, counts, pause, state_option
 
 WATCH_S = 1.0
+BAR_CHARACTERS = 12
 SHOWN = 20
 """Hosts listed unless --all asks for every one."""
 
@@ -44,28 +45,32 @@ def status(
     """Show how the running node stands, or with --fleet everybody in the swarm of a content."""
     output = Output(as_json)
     remote = Remote(state_dir)
-    while True:
-        if watch and not as_json:
-            click.clear()
-        if fleet:
-            answer = remote.ask("fleet", content=content)
+    try:
+        while True:
+            answer, lines = look(remote, content, fleet=fleet, everybody=everybody)
+            if watch and not as_json:
+                click.clear()  # only now: a screen that waits for an answer stays as it was
             output.result(answer)
-            for line in fleet_lines(answer, None if everybody else SHOWN):
+            for line in lines:
                 output.line(line)
-        else:
-            answer = remote.ask("status")
-            output.result(answer)
-            for line in status_lines(answer):
-                output.line(line)
-            page = None if as_json else remote.ask("page")["url"]  # it holds a key: not in JSON
-            if page:
-                output.line(f"page: {page}")
-        if not watch:
-            return
-        try:
+            if not watch:
+                return
             pause(WATCH_S)
-        except KeyboardInterrupt:
-            return
+    except KeyboardInterrupt:
+        if not watch:
+            raise
+
+
+def look(
+    remote: Remote, content: str | None, *, fleet: bool, everybody: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Ask the node; return its answer, and the same in lines for people."""
+    if fleet:
+        answer = remote.ask("fleet", content=content)
+        return answer, fleet_lines(answer, None if everybody else SHOWN)
+    answer = remote.ask("status")
+    page = remote.ask("page")["url"]  # it holds a key: not in JSON
+    return answer, status_lines(answer) + [f"page: {page}"] * bool(page)
 
 
 def status_lines(answer: dict[str, Any]) -> list[str]:
@@ -108,17 +113,25 @@ def fleet_lines(answer: dict[str, Any], most: int | None) -> list[str]:
     done = sum(host["complete"] for host in hosts)
     eta = fleet_eta(hosts, answer["length"])
     lines = [f"{printable(answer['name'])}: {done}/{len(hosts)} machines done{eta}"]
-    for host in hosts[:most]:
+    names = [printable(host["name"], 40) for host in hosts[:most]]
+    wide = max(map(len, names), default=0)
+    for name, host in zip(names, hosts, strict=False):
         percent = 100 * host["have_pieces"] // host["pieces"] if host["pieces"] else 0
         silent = host["silent"] and not host["left"]
         said = f", silent for {format_duration(host['age_s'])}" if silent else ""
         rate = format_rate(host["download_bytes_per_s"])
         done_words = "done, left" if host["left"] else "done"
         state = done_words if host["complete"] else f"{percent:3}% {rate}, {host['why']}"
-        lines.append(f"  {printable(host['name'], 40):40} {state}{said}")
+        lines.append(f"  {name:{wide}} {bar(percent)} {state}{said}")
     if most is not None and len(hosts) > most:
         lines.append(f"  and {len(hosts) - most} more; --all lists them")
     return lines
+
+
+def bar(percent: int) -> str:
+    """Return a share of a whole as people see it at a glance."""
+    full = BAR_CHARACTERS * percent // 100
+    return "━" * full + "╌" * (BAR_CHARACTERS - full)
 
 
 def fleet_eta(hosts: list[dict[str, Any]], length: int | None) -> str:

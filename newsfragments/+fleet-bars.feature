@@ -1,0 +1,1 @@
+``p2pdist status --fleet`` shows a bar for each machine.
