@@ -26,7 +26,6 @@ if str(ROOT) not in sys.path:  # run as a script
 PACKAGE = ROOT / "p2pdist"
 UNSHOWN = {"test", "simulation"}
 """Rooms whose errors and log lines no user meets."""
-METRIC = re.compile(r"p2pdist_[a-z0-9_]+")
 LEVELS = ("error", "warn", "info", "debug")
 DESCRIPTOR_WORDS = {"descriptor.py", "outline.py", "secretfile.py"}
 """Modules whose ``fail(...)`` and BadSecret become a DescriptorError."""
@@ -373,33 +372,25 @@ def logs_page() -> str:
     )
 
 
-@dataclass(frozen=True)
-class Metric:
-    """One metric of ``/metrics``.
-
-    Attributes:
-        name: of it.
-        kind: what makes it, such as ``Gauge``; empty if the code does not say it there.
-        help: what it counts.
-    """
-
-    name: str
-    kind: str
-    help: str
-
-
-def metrics() -> list[Metric]:
-    """Return the metrics that a node with a page can tell."""
+def metrics() -> list[tuple[str, str, tuple[str, ...], str]]:
+    """Return name, kind, labels and meaning of every metric of ours."""
     from p2pdist.web.metrics import catalogue
 
-    return [Metric(name, kind, text) for name, kind, _, text in catalogue()]
+    return catalogue()
 
 
 def metrics_page() -> str:
     """Return the page of metrics."""
-    rows = [(code(one.name), one.kind, cell(one.help)) for one in metrics()]
-    said = table(("metric", "kind", "meaning"), rows) if rows else "This version has none.\n"
-    return f"# Metrics\n\nGenerated from the code: what `/metrics` tells Prometheus.\n\n{said}"
+    rows = [
+        (code(name), kind, " ".join(code(label) for label in labels), cell(meaning))
+        for name, kind, labels, meaning in metrics()
+    ]
+    return (
+        "# Metrics\n\nGenerated from the code: what `/metrics` tells Prometheus, beside "
+        "prometheus-client's own `process_...` metrics. How to ask for them is in "
+        "[The page, the API and the metrics](../page.md).\n\n"
+        + table(("metric", "kind", "labels", "meaning"), rows)
+    )
 
 
 # --- changes ---
