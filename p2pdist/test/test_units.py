@@ -108,8 +108,8 @@ class ContainerTests(TreeCase):
         last = dict(words)
         self.assertEqual("7667:7667", last["USER"])
         self.assertEqual({"7667/tcp", "7667/udp"}, set(last["EXPOSE"].split()))
-        words = shlex.split(last["CMD"].strip("[]").replace(",", " "))
-        used = {word for word in words if word.startswith("--")}
+        parts = shlex.split(last["CMD"].strip("[]").replace(",", " "))
+        used = {word for word in parts if word.startswith("--")}
         self.assertEqual(set(), used - known_options())
 
     def test_daemon_set(self):
