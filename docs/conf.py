@@ -34,6 +34,9 @@ exclude_patterns = ["_build", "README.md"]
 html_theme = "furo"
 html_title = f"p2pdist {release}"
 html_theme_options = {"navigation_with_keys": True}
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
+smartquotes = False  # "--" stands before options here
 html_copy_source = False
 html_show_sourcelink = False
 

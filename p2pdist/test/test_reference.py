@@ -152,6 +152,17 @@ class ErrorTests(ReferenceCase):
             self.assertIn(f"| {state.value.partition(' (')[0]} |", operations)
 
 
+class SiteTests(ReferenceCase):
+    """What the site's front page leads to."""
+
+    def test_every_document(self):
+        """Each document and each generated page is in a table of contents of docs/index.md."""
+        listed = set(re.findall(r"[\w/-]+(?=>?$)", document("docs/index.md"), re.MULTILINE))
+        pages = {path.stem for path in (TREE / "docs").glob("*.md")} - {"index"}
+        generated = {f"generated/{name.removesuffix('.md')}" for name in self.reference.PAGES}
+        self.assertEqual(set(), (pages | generated) - listed, "add it to docs/index.md")
+
+
 class RunningTests(ReferenceCase):
     """What a running node says."""
 
