@@ -347,8 +347,12 @@ class PeerConnection(Protocol):
     def send(self, message: Message) -> None:
         """Send a control frame; nothing happens once the connection is closing."""
         if not self._closing:
+            self.send_frame(encode(message))
+
+    def send_frame(self, frame: bytes) -> None:
+        """Send an encoded control frame, as :meth:`send` does."""
+        if not self._closing:
             self._spoke_at = self.clock.seconds()
-            frame = encode(message)
             self.sender.gate.spent(len(frame))
             self._socket.write(frame)
 

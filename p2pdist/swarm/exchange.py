@@ -45,7 +45,7 @@ from p2pdist.swarm.messages import (
     Request,
 )
 from p2pdist.swarm.parting import Parting
-from p2pdist.swarm.peerwire import block_header
+from p2pdist.swarm.peerwire import block_header, encode
 from p2pdist.swarm.picker import PiecePicker
 from p2pdist.swarm.rates import RateMeter
 from p2pdist.swarm.sender import Parcel
@@ -156,8 +156,9 @@ class Exchange:
             self._peers[node_id].send(Interest(interesting))
 
     def _tell_all(self, message: Message) -> None:
+        frame = encode(message)
         for peer in list(self._peers.values()):
-            peer.send(message)
+            peer.send_frame(frame)
 
     # --- messages ---
 

@@ -58,7 +58,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import msgpack
-from attrs import astuple
+from attrs import fields
 
 from p2pdist import limits
 from p2pdist.addresses import Address, pack, unpack, unpack_list
@@ -220,6 +220,25 @@ _CONTROL: Final[Mapping[int, tuple[type[Any], tuple[Check, ...]]]] = {
     **census.FRAMES,
 }
 _CODES: Final[Mapping[type[Any], int]] = {kind: code for code, (kind, _) in _CONTROL.items()}
+
+
+def _fields(kind: type[Any]) -> Callable[[Any], tuple[Any, ...]]:
+    """Return what gives the values of a message, without attrs' looking them up each time."""
+    names = [attribute.name for attribute in fields(kind)]
+    return lambda message: tuple([getattr(message, name) for name in names])
+
+
+def _pack_have(have: Have) -> tuple[bytes]:
+    return (struct.pack(f">{len(have.indices)}I", *have.indices),)
+
+
+_VALUES: Final[Mapping[type[Any], Callable[[Any], tuple[Any, ...]]]] = {
+    **{kind: _fields(kind) for kind in _CODES},
+    Have: _pack_have,
+    Peers: _pack_peers,
+    **dict.fromkeys((Digest, Want, Records, Summary), census.pack),
+}
+"""What stands in the body of a message's frame."""
 _METADATA: Final = 0x13
 _PIECE: Final = 0x19
 _RAW_CODES: Final = (_METADATA, _PIECE)
@@ -241,14 +260,7 @@ def encode(message: Message) -> bytes:
     if isinstance(message, MetadataPart):
         size = len(message.data)
         return metadata_header(message.total, message.offset, size) + bytes(message.data)
-    values: tuple[Any, ...] = astuple(message, recurse=False)
-    if isinstance(message, Have):
-        values = (struct.pack(f">{len(message.indices)}I", *message.indices),)
-    elif isinstance(message, Peers):
-        values = _pack_peers(message)
-    elif isinstance(message, (Digest, Want, Records, Summary)):
-        values = census.pack(message)
-    body: bytes = msgpack.packb(values)
+    body: bytes = msgpack.packb(_VALUES[type(message)](message))
     if _HEADER.size + len(body) > limits.CONTROL_FRAME_BYTES:
         raise LocalProtocolError(f"{type(message).__name__} of {len(body)} bytes")
     return _HEADER.pack(1 + len(body), _CODES[type(message)]) + body

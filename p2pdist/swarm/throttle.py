@@ -176,6 +176,8 @@ class Throttle:
 
     def spent(self, lane: Lane, size: int) -> None:
         """Bytes have gone: they are taken from the lane's credit, and what it lacks is owed."""
+        if self._is_free(lane):
+            return
         used = min(size, lane.credit)
         lane.credit -= used
         self._pay(lane, size - used)

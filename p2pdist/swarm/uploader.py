@@ -230,12 +230,12 @@ class Uploader:
 
     def _places(self, now: float) -> tuple[int, bool]:
         """Return how many places are taken, and whether one of them is about to end."""
-        places, ends_soon = 0, False
+        places, ends_soon, slow_s = 0, False, self._pace.slow_s
         for taker in self._busy.values():
-            places += sum(now - since < limits.GRANT_ANSWER_S for since in taker.grants)
+            for since in taker.grants:
+                places += now - since < limits.GRANT_ANSWER_S
             for piece in taker.agreed.values():
-                if piece.started is None or taker.holds_slot(piece, now, self._pace.slow_s):
-                    places += 1
+                places += piece.started is None or taker.holds_slot(piece, now, slow_s)
                 ends_soon = ends_soon or piece.ends_soon(now)
         return places, ends_soon
 
@@ -327,11 +327,10 @@ class Uploader:
 
     def next_start(self, now: float) -> Offer | None:
         """Waiting -> sending: return the piece to start, or ``None``."""
-        slots = sum(
-            taker.holds_slot(piece, now, self._pace.slow_s)
-            for taker in self._busy.values()
-            for piece in taker.agreed.values()
-        )
+        slots, slow_s = 0, self._pace.slow_s
+        for taker in self._busy.values():
+            for piece in taker.agreed.values():
+                slots += taker.holds_slot(piece, now, slow_s)
         if slots >= self._uplink.slots:
             return None
         for peer, taker in self._busy.items():
