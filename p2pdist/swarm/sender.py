@@ -169,7 +169,7 @@ class BlockSender:
         self.transport = transport
         self.line = line
         self._seconds = seconds
-        self._rate = math.inf  # to begin a parcel with; after the first one carefully
+        self._rate = math.inf  # to begin a parcel with; on all but fast lines carefully
         self._told = 0
         self.paced: Callable[[int], None] = lambda _size: None
         self._queue: list[Parcel] = []
@@ -282,7 +282,8 @@ class BlockSender:
         whole = going.sent == going.parcel.size
         if whole:
             self._going = None
-            self._rate = 0.0
+            rate = self._rate_of(going)
+            self._rate = rate if rate * limits.BLOCK_S > 2 * limits.BLOCK_BYTES else 0.0
         self.gate.spent(len(header) + size)
         # With nothing allowed to wait the transport pauses us until the block is gone.
         at_once, self.transport.bufferSize = self.transport.bufferSize, 0
