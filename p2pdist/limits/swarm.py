@@ -106,7 +106,9 @@ DONE_LINGER_S: Final = 20.0
 # --- peer exchange (BEP 11, decision 33) ---
 PEX_PEERS: Final = 50
 """Peers one frame adds at most, and as many that left."""
-PEX_EVERY_S: Final = (2.0, 60.0)
+PEX_SOON_S: Final = 0.15
+"""A new peer is told of others, and they of it, so soon: who comes in the same moment is in it."""
+PEX_EVERY_S: Final = (1.0, 60.0)
 """First pause between two frames to one peer, doubling, and the longest."""
 RATE_PEX: Final = (0.04, 8.0)
 """Frames taken from one peer, per second and at once: what PEX_EVERY_S needs, and some."""

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Protocol as Structural
 
 from attrs import define, field
-from twisted.internet.interfaces import IReactorTCP, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTCP, IReactorTime
 
 from p2pdist import limits
 from p2pdist.addresses import Address, scope
@@ -118,6 +118,7 @@ class Roster:
         self._bans = BanList()
         self._sockets: dict[PeerConnection, None] = {}
         self._complete: dict[NodeID, tuple[Address, PeerFlag] | None] = {}
+        self._telling: IDelayedCall | None = None
         self._stopping = False
         self._dialler = Dialler(
             clock=clock,
@@ -163,6 +164,7 @@ class Roster:
         if not self._stopping and node_id != self._node_id:
             self._hearsay.joined(address)
             self._dialler.add(address, node_id, dial_now=dial_now, is_open=is_open)
+            self._try_hearsay(self._clock.seconds())  # who told of it has credit again
 
     def remove(self, node_id: NodeID) -> None:
         """The overlay lost a peer; its connection stays as long as it lives."""
@@ -209,6 +211,8 @@ class Roster:
             self._complete.pop(node_id, None)
             member = self.members[node_id] = Member(node_id, connection)
             self._hearsay.met(node_id, connection.address, self._clock.seconds())
+            if self._telling is None:
+                self._telling = self._clock.callLater(limits.PEX_SOON_S, self._tell_soon)
             self._owner.member_joined(member)
 
     def _make_room(self, connection: PeerConnection) -> bool:
@@ -250,8 +254,10 @@ class Roster:
             self.received(member, len(message.bits))
         if not isinstance(message, Peers):
             return False
-        self._hearsay.heard(member.node_id, message, self._clock.seconds())
+        now = self._clock.seconds()
+        self._hearsay.heard(member.node_id, message, now)
         member.room = message.room
+        self._try_hearsay(now)
         return True
 
     def received(self, member: Member, size: int) -> None:
@@ -279,6 +285,11 @@ class Roster:
         connected = [self._vouched(member) for member in self if member.room]
         return dict(vouched for vouched in (*connected, *parted) if vouched is not None)
 
+    def _tell_soon(self) -> None:
+        """Tell newcomers of each other: those of one rollout all come in the same moment."""
+        self._telling = None
+        self._tell(self._clock.seconds())
+
     def _tell(self, now: float) -> None:
         view, room = self._view(), self._circle.room(self._connections().values())
         for member in self:
@@ -290,7 +301,7 @@ class Roster:
 
     def _try_hearsay(self, now: float) -> None:
         """Have some of those that peers told of joined, while there are too few to call."""
-        if self._owner.is_complete():
+        if self._stopping or self._owner.is_complete():
             return
         known = {target.address for target in self._targets.all()}
         waiting = sum(
@@ -345,6 +356,9 @@ class Roster:
     def stop(self) -> None:
         """Close and dial no more; ``roster_changed`` follows until ``idle``."""
         self._stopping = True
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
         for connection in list(self._sockets):
             connection.close(ByeReason.STOPPING)
         self._dialler.stop()

@@ -45,7 +45,7 @@ class MeshTests(TestCase):
         hub = leeches[0]
         for station in leeches[1:]:
             station.session.membership.candidate(hub.address)
-        self.world.run(0.5)
+        self.world.run(limits.PEX_SOON_S)
         found = [len(station.session.membership.joined) for station in leeches]
         self.assertEqual([11, *[1] * 11], found)
         self.world.run(15)
@@ -58,6 +58,16 @@ class MeshTests(TestCase):
         late.session.membership.candidate(leeches[5].address)
         self.world.run_until(lambda: all(leech.holds(made) for leech in leeches), 60)
         for station in (*leeches, late):
+            station.stop()
+
+    def test_one_rollout_meets_at_once(self) -> None:
+        """Who comes in the same moment knows the others before the first tick is over."""
+        stations = self.stations(content({"model.bin": 24 * PIECE}), 9)
+        for station in stations[1:]:
+            station.session.membership.candidate(stations[0].address)
+        self.world.run(2 * limits.PEX_SOON_S + 0.2)
+        self.assertEqual([8] * 9, self.peers(stations))
+        for station in stations:
             station.stop()
 
     def test_chain(self) -> None:
