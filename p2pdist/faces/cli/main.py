@@ -23,10 +23,12 @@ COMMANDS = {
     "pause": ("p2pdist.faces.cli.tell", "Have a running node leave a swarm for now."),
     "resume": ("p2pdist.faces.cli.tell", "Have a running node go on with a paused content."),
     "limit": ("p2pdist.faces.cli.tell", "Change the speed limits of a running node."),
+    "doctor": ("p2pdist.faces.cli.doctor", "Find what keeps a node on this machine from working."),
     "sign": ("p2pdist.faces.cli.sign", "Sign a descriptor with an OpenSSH key."),
     "id": ("p2pdist.faces.cli.id", "Print who the node of a state directory is."),
     "verify": ("p2pdist.faces.cli.verify", "Compare what is on disk with a descriptor."),
     "demo": ("p2pdist.faces.cli.demo", "Distribute a file among processes of this machine."),
+    "completion": ("p2pdist.faces.cli.completion", "Print completion for bash, zsh or fish."),
     "simulate": (
         "p2pdist.faces.cli.simulate",
         "Try discovery with thousands of simulated nodes.",
