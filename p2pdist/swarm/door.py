@@ -72,7 +72,8 @@ class Door(Protocol):
         if self._deadline is None:
             return
         self._heard += data
-        left_s = self._deadline.getTime() - self._clock.seconds()
+        # A process that stood still may read before it looks at its timers.
+        left_s = max(0.0, self._deadline.getTime() - self._clock.seconds())
         try:
             found = self._owner.recognise(self, self._heard, left_s)
         except RemoteProtocolError as error:

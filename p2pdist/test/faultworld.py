@@ -138,6 +138,11 @@ class FaultWorld:
 
     Args:
         plan: what to do; see :func:`~p2pdist.test.faultplan.draw`.
+
+    Attributes:
+        stations: the honest machines, in the order of the plan's numbers.
+        made: the content.
+        fetched: bytes of pieces that the last process of each machine received.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -152,6 +157,7 @@ class FaultWorld:
         self.descriptor = self._descriptor()
         self.faults: Counter[str] = Counter()
         self.mended = 0
+        self.fetched: dict[FaultStation, int] = {}
         self._watch = Watch(self)
         self._cuts: list[Fault] = []
         self._calm = False
@@ -207,6 +213,8 @@ class FaultWorld:
             world.run_until(self._all_complete, HEAL_S)
             completed_s = world.now - plan.storm_s
             self._watch.everything()
+            for station, session in self.sessions():
+                self.fetched[station] = session.transfer.progress().downloaded_bytes
             self._stop()
         finally:
             globalLogPublisher.removeObserver(log)

@@ -317,6 +317,19 @@ class LifeTests(SwarmCase):
         self.finish([leech])
         self.assertEqual(0.0, leech.progress.eta_s)
 
+    def test_node_that_stood_still(self) -> None:
+        """A caller whose first bytes are read after his deadline is no error of our own."""
+        seed, leech = self.node(1, file_of(3)), self.node(2, file_of(3))
+        seed.seed()
+        leech.leech()
+        self.world.link_between(leech.host, seed.host, delay=1.0)
+        leech.meet(seed)
+        self.world.run_until(lambda: seed.admission.count, 10)
+        seed.host.pause()
+        self.world.run(limits.HANDSHAKE_S + 1)
+        seed.host.resume()
+        self.finish([leech], timeout=60)
+
     def test_idle_connection_stays(self) -> None:
         """Two nodes that wait for a third keep their connection alive beyond IDLE_S."""
         content = file_of(4)
