@@ -19,6 +19,8 @@ SCRIPTS = (
     "junk.py",
     "forgery.py",
     "private.py",
+    "reliability.py",
+    "soak.py",
     "reflection.py",
     "forwarding.py",
     "joining.py",

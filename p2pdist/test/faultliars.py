@@ -33,6 +33,9 @@ from p2pdist.swarm.messages import (
     Message,
     MetadataPart,
     MetadataRequest,
+    PeerFlag,
+    PeerNote,
+    Peers,
     Ready,
     Received,
     Reject,
@@ -310,7 +313,26 @@ def _metadata_stall(liar: Liar, message: Message) -> None:
         liar.say(MetadataPart(1000, 0, b"x"))
 
 
+def _gossip(liar: Liar, message: Message) -> None:
+    """Serve, and name strangers as peers, fifty at a time, as often as that is taken."""
+    honest(liar, message)
+    rng = liar.node.host.rng
+
+    def tell(left: int) -> None:
+        if left and not liar.ended:
+            hosts = (f"10.77.{rng.randrange(256)}.{rng.randrange(1, 255)}" for _ in range(50))
+            notes = dict.fromkeys(PeerNote(Address(host, 7667), PeerFlag(0)) for host in hosts)
+            liar.say(Peers(True, added4=tuple(notes)))
+            liar.node.host.reactor.callLater(1 / limits.RATE_PEX[0], tell, left - 1)
+
+    if isinstance(message, Bitfield):
+        for _ in range(int(limits.RATE_PEX[1]) - 1):
+            tell(1)
+        tell(40)
+
+
 LIES: dict[str, Behaviour] = {
+    "gossip": _gossip,
     "corrupt": _instead(_corrupt),
     "swap": _instead(_swap),
     "halve": _instead(_halve),

@@ -96,7 +96,7 @@ class PlanTests(TestCase):
         liars = Counter(kind for plan in plans for kind in plan.liars)
         self.assertEqual(set(KINDS), set(faults))
         self.assertEqual(set(LIARS), set(liars))
-        self.assertEqual(set(LIARS), set(LIES))
+        self.assertLessEqual(set(LIARS), set(LIES))
         self.assertTrue(any(plan.ipv6 for plan in plans))
         self.assertTrue(any(plan.by_name for plan in plans))
 

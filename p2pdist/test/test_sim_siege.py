@@ -1,0 +1,156 @@
+"""Most peers are hostile, all the time: what an honest download still gets, to the figure.
+
+Rows M1 to M5, M7 and A4 of the attack matrix in ``docs/reliability.md``; what single messages do is
+in ``test_hostile``, ``test_connection`` and their kin.
+"""
+
+from __future__ import annotations
+
+from attrs import evolve
+
+from p2pdist import limits
+from p2pdist.ids import NodeID, PieceIndex
+from p2pdist.swarm.messages import Grant, Interest, Message, Reject, RejectReason, Request
+from p2pdist.test.faultplan import draw
+from p2pdist.test.faultworld import FaultWorld
+from p2pdist.test.storehouse import PIECE
+from p2pdist.test.support import TestCase
+from p2pdist.test.swarmfakes import Liar, LiarNode, SwarmNode, file_of, honest
+from p2pdist.test.test_hostile import HostileCase, on_request
+
+NINE = 9
+
+
+def siege(kind: str, *, liars: int = NINE, pieces: int = 12, leeches: int = 2) -> FaultWorld:
+    """Return a swarm of services, one seed and some downloaders, among liars of one kind."""
+    plan = evolve(
+        draw(1, small=True),
+        faults=(),
+        liars=(kind,) * liars,
+        weather={"delay": (0.001, 0.005)},
+        ipv6=False,
+        folder=False,
+        by_name=False,
+        zeros=(),
+        pieces=pieces,
+        seeds=1,
+        leeches=leeches,
+        starts=(0.0, 0.0) + (1.0,) * leeches,
+        bandwidth=500_000.0,
+        storm_s=2.0,
+    )
+    return FaultWorld(plan)
+
+
+class PoisonTests(TestCase):
+    """Row M1, with whole services that serve each other what they have."""
+
+    def test_nine_of_ten_corrupt_everything(self) -> None:
+        """The copies are right, two pieces at most are wasted on each liar, none is passed on."""
+        world = siege("corrupt")
+        world.run()  # its watch fails at the first wrong byte that an honest node gives
+        for station in world.stations[2:]:
+            self.assertTrue(station.holds(world.made))
+            wasted = world.fetched[station] - len(world.made.data)
+            self.assertLessEqual(wasted, limits.CORRUPT_PIECES_MAX * NINE * PIECE)
+
+
+class WithholdingTests(HostileCase):
+    """Rows M2 and M3."""
+
+    def test_stall_at_99_percent(self) -> None:
+        """Nine of ten peers fall silent at 99 %: the copy is complete within 30 s."""
+        made = file_of(100)
+        victim, source = self.node(1, made), self.node(50, made)
+
+        def fall_silent(liar: Liar, message: Message) -> None:
+            if not isinstance(message, Request) or victim.progress.have_pieces < 94:
+                honest(liar, message)
+
+        victim.leech()
+        source.seed()
+        victim.meet(source)
+        for number in range(NINE):
+            liar = LiarNode(self.world, 100 + number, made, fall_silent)
+            victim.transfer.peer_joined(liar.address, liar.key.node_id, dial_now=True)
+        self.world.run_until(lambda: victim.progress.have_pieces >= 94, 100)
+        self.finish([victim], timeout=30)
+
+    def test_half_of_them_lie_about_what_they_have(self) -> None:
+        """Five liars beside five seeds cost at most 1.2 times the time of the five alone."""
+
+        def refuse(liar: Liar, index: int) -> None:
+            liar.say(Reject(PieceIndex(index), RejectReason.GONE), Grant(PieceIndex(0)))
+
+        def seconds(liars: int) -> float:
+            self.setUp()
+            self.world.link(delay=0.005, bandwidth=200_000.0)
+            victim = self.victim_of(*[on_request(refuse)] * liars, pieces=40)
+            for number in range(5):
+                source = self.node(50 + number, victim.content)
+                source.seed()
+                victim.meet(source)
+            began = self.world.now
+            self.finish([victim])
+            return self.world.now - began
+
+        self.assertLessEqual(seconds(5), 2.2 * seconds(0))
+
+
+class ThiefTests(HostileCase):
+    """Row M5."""
+
+    def test_reader_of_everything_leaves_the_others_their_share(self) -> None:
+        """One who takes all it can and confirms nothing leaves three others 90 % of their share."""
+
+        def thief(liar: Liar, message: Message) -> None:
+            if isinstance(message, Grant):
+                liar.say(Request(message.index))
+
+        def seconds(stolen: bool) -> float:
+            self.setUp()
+            self.world.link(delay=0.005, bandwidth=200_000.0)
+            made = file_of(60)
+            source = self.add_seed(made)
+            friends: list[SwarmNode] = [self.node(number, made) for number in (2, 3, 4)]
+            if stolen:
+                liar = LiarNode(self.world, 100, made, thief)
+                liar.bits = bytes(8)
+                liar.dial(source.address)
+                self.world.run(1)
+                liar.connections[0].say(Interest(True))
+            for friend in friends:  # they do not know each other: all comes from the seed
+                friend.leech()
+                friend.meet(source)
+            began = self.world.now
+            self.finish(friends)
+            return self.world.now - began
+
+        fair = 4 / 3 * seconds(False)
+        self.assertLessEqual(seconds(True), fair / 0.9)
+
+
+class GossipTests(TestCase):
+    """Row A4."""
+
+    def test_made_up_peers_are_hardly_asked(self) -> None:
+        """Ten liars name thousands of strangers: no TCP goes there, few datagrams in all."""
+        world = siege("gossip", liars=10, pieces=4, leeches=1)
+        world.run()
+        strange = [r for r in world.world.trace if r.target[0].startswith("10.77.")]
+        self.assertEqual([], [record for record in strange if record.kind == "syn"])
+        asked: dict[str, int] = {}
+        for record in strange:
+            asked[record.target[0]] = asked.get(record.target[0], 0) + 1
+        self.assertLessEqual(max(asked.values(), default=0), limits.FIRST_CONTACT_TRIES)
+        self.assertLessEqual(len(asked), 10 * limits.PEX_VAIN * 3)
+
+
+class IdentityTests(TestCase):
+    """Row M7."""
+
+    def test_chosen_ids_do_not_collide(self) -> None:
+        """Multiples of 2^61 - 1, all equal as hashes of numbers, are different keys as ids."""
+        ids = [NodeID((k * (2**61 - 1)).to_bytes(20, "big")) for k in range(8000)]
+        self.assertEqual(1, len({hash(int.from_bytes(each, "big")) for each in ids}))
+        self.assertGreater(len({hash(each) for each in ids}), 7990)
