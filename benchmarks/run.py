@@ -28,6 +28,8 @@ SCRIPTS = (
     "choices.py",
     "scale.py",
     "large.py",
+    "kills.py",
+    "parsers.py",
     "overlay.py",
     "swarm.py",
 )

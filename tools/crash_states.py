@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 from common import Report
 
-from p2pdist.test.crashstates import SCENARIOS, BadState, Examination
+from p2pdist.test.crashstates import SCENARIOS, BadState, Examination, quiet
 
 
 def examine(names: list[str], at_least: int, report: Report) -> None:
@@ -52,6 +52,7 @@ def main() -> int:
     parser.add_argument("scenarios", nargs="*", default=list(SCENARIOS), metavar="SCENARIO")
     asked = parser.parse_args()
     report = Report()
+    quiet()
     try:
         examine(asked.scenarios, asked.at_least, report)
     except BadState as error:

@@ -22,6 +22,7 @@ import random
 from collections.abc import Callable, Iterator
 
 from attrs import define, field, frozen
+from twisted.logger import globalLogBeginner
 
 from p2pdist.test.simdisk import Change, PowerLost, SimDisk
 from p2pdist.test.storehouse import DATA, PIECE, Content, Storehouse, folder, one_file
@@ -277,6 +278,11 @@ class Examination:
 def _is_ours(path: str) -> bool:
     """Tell whether a path is one of our own unfinished files."""
     return ".p2pdist-" in path
+
+
+def quiet() -> None:
+    """Drop the log of a long run: syncs that meet the end of the world say so in it."""
+    globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
 
 
 def _fingerprint(disk: SimDisk, durable: set[int]) -> bytes:
