@@ -1,10 +1,13 @@
-"""A private network's datagrams: how many forged, replayed or flipped ones does a node accept?
+"""A private network under attack, and what its secrecy costs.
 
+Datagrams: how many forged, replayed or flipped ones does a node accept?
 A million datagrams (with `--quick` a tenth) of each kind go straight into `Node.datagram_received`
 of a node in a private network, from many addresses. Accepted is what gets past the envelope;
 answered is what the node sends. The same junk, with the other tag, goes into a node of the public
 network in turn, for what it costs there: CPU time of the process, median of the rounds. Each part
 ends with the real thing, which must be accepted, or the count would prove nothing.
+
+TCP: throughput beside plain transfers, handshakes, and floods of them: see ``private_tcp.py``.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import time
 from collections.abc import Callable
 
 import hostile
+import private_tcp
 from common import Report, options
 from twisted.internet.task import Clock
 
@@ -228,6 +232,9 @@ def main() -> None:
     forged(report, QUICK if chosen.quick else FULL)
     flipped(report)
     replayed(report)
+    private_tcp.handshakes(report, quick=chosen.quick)
+    private_tcp.throughput(report, quick=chosen.quick)
+    private_tcp.flood(report, quick=chosen.quick)
     report.print(as_json=chosen.json)
     sys.exit(any(figure.holds is False for figure in report.figures))
 

@@ -48,9 +48,17 @@ def p2pdist(order: dict[str, Any]) -> None:
     from p2pdist.faces.process import steady
     from p2pdist.machine import real_machine
     from p2pdist.service import P2PDistService
+    from p2pdist.swarm.throttle import RateLimits
 
     loop: Any = steady(reactor)
-    config = Config(directory=order["folder"], port=order["port"], listen=("127.0.0.1",), lan=False)
+    config = Config(
+        directory=order["folder"],
+        port=order["port"],
+        listen=("127.0.0.1",),
+        lan=False,
+        state_dir=order.get("state"),
+        rates=RateLimits(download=order.get("rate")),
+    )
     service = P2PDistService(config, real_machine(loop))
     descriptor = DescriptorParser().parse_file(order["descriptor"])
 

@@ -84,6 +84,8 @@ KNOCKS: Final = 4096
 RATE_TLS_HANDSHAKES: Final = (50.0, 150.0)
 """Handshakes begun for callers, per second and at once: about 3 ms each, so 15 % of a core. Only
 who has the secret gets so far."""
+RATE_TLS_OF_HOST: Final = (2.0, 16.0)
+"""Of one global host; an honest one needs one for each content we share, and its retries."""
 
 # --- the circle: whom one content is exchanged with (decision 32) ---
 CIRCLE_WANTED: Final = 16

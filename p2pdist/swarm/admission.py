@@ -42,6 +42,7 @@ class _Entry:
     net: bytes | None
     outgoing: bool
     proved: bool
+    knocked: bool = False
     content: HashKey | None = None
     connection: Admitted | None = None
 
@@ -88,6 +89,11 @@ class Admission:
         if ticket in self._entries:
             self._entries[ticket].connection = connection
 
+    def knocked(self, ticket: int) -> None:
+        """The caller has shown that he is in one of our private networks, and is no stranger."""
+        if ticket in self._entries:
+            self._entries[ticket].knocked = True
+
     def prove(self, ticket: int, content: HashKey | None = None) -> None:
         """The caller's handshake is over: it is for this content."""
         if ticket in self._entries:
@@ -100,6 +106,7 @@ class Admission:
 
     def _shed_unproved(self, net: bytes | None) -> None:
         unproved = [ticket for ticket, entry in self._entries.items() if not entry.proved]
+        unproved.sort(key=lambda ticket: self._entries[ticket].knocked)
         near = [ticket for ticket in unproved if net and self._entries[ticket].net == net]
         if len(near) >= limits.CONNECTIONS_UNPROVED_PER_NET:
             self._shed(near[0])

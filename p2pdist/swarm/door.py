@@ -18,6 +18,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from p2pdist import limits
+from p2pdist.addresses import Address
 from p2pdist.errors import RemoteProtocolError
 from p2pdist.logs import new_logger
 
@@ -49,6 +50,7 @@ class Door(Protocol):
     Args:
         clock: time.
         owner: decides.
+        address: where he calls from.
 
     Attributes:
         useful_at: since when he stands there (:class:`~p2pdist.swarm.admission.Admitted`).
@@ -56,7 +58,8 @@ class Door(Protocol):
 
     log = new_logger()
 
-    def __init__(self, clock: IReactorTime, owner: DoorOwner) -> None:
+    def __init__(self, clock: IReactorTime, owner: DoorOwner, address: Address) -> None:
+        self.address = address
         self.useful_at = clock.seconds()
         self._clock = clock
         self._owner = owner

@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory, Protocol
 
 from p2pdist import limits
-from p2pdist.addresses import Address
+from p2pdist.addresses import Address, limit_key
 from p2pdist.errors import AuthenticationFailed
 from p2pdist.ids import HashKey, Topic
 from p2pdist.keys import NetworkKeys, topic_of
@@ -67,7 +67,8 @@ class PeerListener(Factory):
         self._public = public
         self._admission = admission
         self._doorkeeper = Doorkeeper(transports.node_key.node_id)
-        self._handshakes: RateLimit[bytes] = RateLimit(limits.RATE_TLS_HANDSHAKES)
+        self._of_all: RateLimit[bytes] = RateLimit(limits.RATE_TLS_HANDSHAKES)
+        self._of_host: RateLimit[bytes] = RateLimit(limits.RATE_TLS_OF_HOST)
         self._doors: dict[Door, int] = {}
         self._callers: dict[PeerConnection, int] = {}
         self._networks: dict[PeerConnection, NetworkKeys] = {}
@@ -79,7 +80,7 @@ class PeerListener(Factory):
         if ticket is None:
             self.log.debug("no room for {peer}", peer=address)
             return None
-        door = Door(self._clock, self)
+        door = Door(self._clock, self, address)
         self._doors[door] = ticket
         self._admission.hold(ticket, door)
         return door
@@ -96,18 +97,19 @@ class PeerListener(Factory):
         if size is None:
             return None
         keys = self._doorkeeper.check(data[:size], self._swarms.networks())
-        if not self._handshakes.allow(b"", self._clock.seconds()):
+        self._admission.knocked(self._doors[door])
+        now = self._clock.seconds()
+        if not (self._of_host.allow(limit_key(door.address), now) and self._of_all.allow(b"", now)):
             raise AuthenticationFailed("handshake-rate")
         return self._let_in_privately(door, keys, left_s), KNOCK_BYTES
 
     def _let_in_privately(self, door: Door, keys: NetworkKeys, left_s: float) -> Protocol:
         from p2pdist.swarm.tlsline import TLSLine
 
-        credentials = self._transports.credentials
         acceptor = PrivateAcceptor(partial(self._swarms.contents, keys))
         caller = self._let_in(door, acceptor, left_s)
         self._networks[caller] = keys
-        return TLSLine(caller, credentials.accept(), credentials.scratch)
+        return TLSLine(caller, self._transports.credentials.accept())
 
     def _let_in(self, door: Door, handshake: Handshake, left_s: float) -> PeerConnection:
         caller = PeerConnection(

@@ -69,7 +69,6 @@ class Credentials:
             .sign(node_key.private, None)
         )
         self._context = self._make_context()
-        self.scratch = memoryview(bytearray(limits.BLOCK_BYTES + 1))
 
     def _make_context(self) -> SSL.Context:
         context = SSL.Context(SSL.TLS_METHOD)
@@ -135,7 +134,7 @@ class Channel:
         self._outgoing = outgoing
         self._taken = 0
 
-    def feed(self, data: bytes | memoryview) -> None:
+    def feed(self, data: bytes) -> None:
         """Take bytes from the socket.
 
         Raises:

@@ -37,7 +37,6 @@ class TLSLine(Protocol):
     Args:
         connection: whose socket it is.
         channel: its TLS.
-        scratch: where to read to; may be shared, since nothing stays there.
         opening: returns what goes before our ClientHello, if we dialled.
 
     Attributes:
@@ -51,12 +50,10 @@ class TLSLine(Protocol):
         self,
         connection: PeerConnection,
         channel: Channel,
-        scratch: memoryview,
         opening: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self._connection = connection
         self._channel = channel
-        self._scratch = scratch
         self._opening = opening
         self._waiting: list[bytes] = []
         self._closed = False
@@ -80,19 +77,14 @@ class TLSLine(Protocol):
 
     # --- in ---
 
-    def place(self) -> memoryview | None:
-        """See :class:`~p2pdist.swarm.line.Receiver`."""
-        return self._scratch
+    def place(self) -> None:
+        """See :class:`~p2pdist.swarm.line.Receiver`: TLS has to be taken off first."""
 
     def placed(self, size: int) -> None:
-        """See :class:`~p2pdist.swarm.line.Receiver`."""
-        self._take(self._scratch[:size])
+        """See :class:`~p2pdist.swarm.line.Receiver`; nothing has a place."""
 
     def dataReceived(self, data: bytes) -> None:
         """Take bytes from the socket."""
-        self._take(data)
-
-    def _take(self, data: bytes | memoryview) -> None:
         if self._closed:
             return
         try:

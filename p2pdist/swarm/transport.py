@@ -96,7 +96,7 @@ class Private:
         connection = connect(PrivateDialler(hash_key, keys.tcp_key(hash_key)))
         opening = partial(knock, keys, callee, self._entropy)
         channel = self._credentials.dial(callee)
-        return connection, TLSLine(connection, channel, self._credentials.scratch, opening)
+        return connection, TLSLine(connection, channel, opening)
 
 
 @define

@@ -138,6 +138,20 @@ class AdmissionTests(TestCase):
         self.assertEqual(1 + limits.CONNECTIONS_UNPROVED_PER_NET, self.admission.count)
         self.assertFalse(held.gone)
 
+    def test_strangers_do_not_displace_who_knocked(self) -> None:
+        """Who is in the middle of a private handshake stays, however many strangers call."""
+        member = self.admission.enter(address(1), outgoing=False, now=0.0)
+        held = Connection()
+        assert member is not None
+        self.admission.hold(member, held)
+        self.admission.knocked(member)
+        for number in range(3 * limits.CONNECTIONS_UNPROVED):
+            self.assertIsNotNone(self.admission.enter(address(2 + number), outgoing=False, now=0.0))
+        self.assertFalse(held.gone)
+        self.assertEqual(limits.CONNECTIONS_UNPROVED, self.admission.count)
+        self.admission.leave(member)
+        self.admission.knocked(member)
+
     def test_leaving(self) -> None:
         """Who leaves is not counted, and may leave twice."""
         ticket = self.admission.enter(address(1), outgoing=True, now=0.0)

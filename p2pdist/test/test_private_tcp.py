@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 from attrs import evolve
 from OpenSSL import SSL
+from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import ClientFactory, Factory, Protocol, connectionDone
+from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from p2pdist import limits
@@ -134,6 +136,20 @@ class Shaker(Raw):
             self.say(self.tls.bio_read(MUCH))
 
 
+class Wire(StringTransport):
+    """A transport that cannot be tuned."""
+
+    def setTcpNoDelay(self, _on: bool) -> None:
+        """No use here."""
+
+    def getHandle(self) -> Wire:
+        """There is nothing beneath."""
+        return self
+
+    def setsockopt(self, *_option: object) -> None:
+        """No use here."""
+
+
 class PrivateCase(TestCase):
     """A private seed, and whoever calls it."""
 
@@ -147,6 +163,7 @@ class PrivateCase(TestCase):
         self.seed = self.node(1)
         self.seed.seed()
         self.callers = 0
+        self.chance = random.Random(8)
 
     def stop(self) -> None:
         """Stop what runs; nothing may be left."""
@@ -519,8 +536,7 @@ class InsiderTests(PrivateCase):
         self.assert_reset(caller)
 
     def test_handshakes_are_rationed(self) -> None:
-        """More handshakes than RATE_TLS_HANDSHAKES are not begun."""
-        per_second, burst = limits.RATE_TLS_HANDSHAKES
+        """More handshakes than RATE_TLS_HANDSHAKES are not begun, nor RATE_TLS_OF_HOST for one."""
         begun: list[object] = []
         accept = Credentials.accept
 
@@ -529,21 +545,29 @@ class InsiderTests(PrivateCase):
             return accept(credentials)
 
         self.patch(Credentials, "accept", counted)
+        per_second, burst = limits.RATE_TLS_HANDSHAKES
+        self.flood(f"10.0.9.{number}" for number in range(int(burst + per_second)))
+        self.assertIn(len(begun), range(int(burst), int(burst + per_second)))
+        self.world.run(30)
+        begun.clear()
+        _, burst = limits.RATE_TLS_OF_HOST
+        self.flood(["9.9.9.9"] * int(2 * burst))
+        self.assertIn(len(begun), range(int(burst), int(burst) + 3))
+
+    def flood(self, hosts: Iterable[str]) -> None:
+        """Let callers from these addresses knock well, and hang up."""
         tls = SSL.Connection(foreign())
         tls.set_connect_state()
         self.assertRaises(SSL.WantReadError, tls.do_handshake)
-        hello = tls.bio_read(MUCH)
-        chance = random.Random(8).randbytes
-        count = int(burst + 2 * per_second)
-        callers = [
-            self.raw(knock(KEYS, node_key(1).node_id, chance, hello), hello) for _ in range(count)
-        ]
-        self.world.run(0.5)
-        for caller in callers:
-            if caller.transport is not None and caller.lost is None:
-                caller.transport.abortConnection()  # type: ignore[attr-defined]
-        self.assertLess(len(begun), burst + per_second)
-        self.world.run(limits.HANDSHAKE_S)
+        hello, chance = tls.bio_read(MUCH), self.chance.randbytes
+        for host in hosts:
+            door = self.seed.listener.buildProtocol(IPv4Address("TCP", host, 1))
+            assert door is not None
+            door.makeConnection(Wire(peerAddress=IPv4Address("TCP", host, 1)))
+            door.dataReceived(knock(KEYS, node_key(1).node_id, chance, hello) + hello)
+            assert door.transport is not None
+            protocol = getattr(door.transport, "protocol", door)
+            protocol.connectionLost(Failure(ConnectionLost()))
 
 
 class ServiceTests(TestCase):
