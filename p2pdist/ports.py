@@ -14,10 +14,11 @@ from typing import Any
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.interfaces import IDelayedCall, IListeningPort, IProtocolFactory
 
 from p2pdist import limits
 from p2pdist.errors import ConfigurationError
+from p2pdist.overlay.guard import RateLimit
 from p2pdist.overlay.node import Node
 
 FREE_PORT_TRIES = 10
@@ -53,6 +54,7 @@ class Ports:
 
     number: int
     _open: list[IListeningPort] = field(factory=list)
+    _entrances: list[_Entrance] = field(factory=list)
 
     @classmethod
     def bind(
@@ -122,18 +124,60 @@ class Ports:
         self._open.append(udp)
         udp.doRead = partial(_read_few, udp)
         self.number = udp.getHost().port
-        self._open.append(reactor.listenTCP(self.number, factory, interface=interface))
+        tcp = reactor.listenTCP(self.number, factory, interface=interface)
+        self._open.append(tcp)
+        self._entrances.append(_Entrance(tcp, reactor))
 
     def _abandon(self, node: Node) -> None:
+        self._close_entrances()
         for opened in self._open:
             maybeDeferred(opened.stopListening)
         node.forget_sockets()
 
+    def _close_entrances(self) -> None:
+        for entrance in self._entrances:
+            entrance.close()
+        self._entrances = []
+
     def close(self) -> Deferred[None]:
         """Stop listening; fires when every port is closed."""
+        self._close_entrances()
         closing = [maybeDeferred(opened.stopListening) for opened in self._open]
         self._open = []
         return gatherResults(closing, consumeErrors=True).addCallback(lambda _: None)
+
+
+class _Entrance:
+    """Accepts callers one at a time, and not too many a second.
+
+    Twisted's own ``doRead`` accepts all that wait, a hundred and more, before anything is read from
+    the first: by then a flood has displaced the honest among them (``admission``).
+    """
+
+    def __init__(self, port: Any, reactor: Any) -> None:
+        self._port = port
+        self._reactor = reactor
+        self._limit: RateLimit[None] = RateLimit(limits.RATE_ACCEPTS)
+        self._pause: IDelayedCall | None = None
+        port.doRead = self._accept
+
+    def _accept(self) -> None:
+        if self._limit.allow(None, self._reactor.seconds()):
+            self._port.numberAccepts = 1
+            type(self._port).doRead(self._port)
+        else:
+            self._port.stopReading()
+            self._pause = self._reactor.callLater(limits.ACCEPT_PAUSE_S, self._go_on)
+
+    def _go_on(self) -> None:
+        self._pause = None
+        self._port.startReading()
+
+    def close(self) -> None:
+        """Accept nobody any more."""
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
 
 
 def _read_few(port: Any) -> None:

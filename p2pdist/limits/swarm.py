@@ -29,6 +29,11 @@ CONNECTIONS_PER_HOST: Final = 8
 CONNECTIONS_UNPROVED: Final = 20
 CONNECTIONS_UNPROVED_PER_NET: Final = CONNECTIONS_PER_HOST
 """Of these of one global /24 or /48: many hosts of one owner gain nothing over one."""
+RATE_ACCEPTS: Final = (1000.0, 200.0)
+"""Callers accepted per second and at once, each port: 60 us each, so 6 % of a core. The others wait
+in the kernel."""
+ACCEPT_PAUSE_S: Final = 0.02
+"""Nobody is accepted for so long when they were too many."""
 HANDSHAKE_S: Final = 10.0
 IDLE_S: Final = 120.0
 KEEPALIVE_S: Final = 45.0

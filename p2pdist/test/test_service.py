@@ -9,9 +9,10 @@ from attrs import evolve
 from twisted.application.service import IServiceCollection
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import DatagramProtocol, Factory
+from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 
-from p2pdist import limits
+from p2pdist import limits, ports
 from p2pdist.config import Config
 from p2pdist.errors import AlreadyRunning, ConfigurationError
 from p2pdist.ids import HashKey
@@ -220,6 +221,36 @@ class PortTests(TestCase):
             world.step()
             read.append(dropped["datagram-short"] - before)
         self.assertEqual([limits.UDP_READ_DATAGRAMS] * 3, [count for count in read if count])
+
+    def test_callers_are_accepted_one_by_one(self):
+        """A turn accepts one caller, not all that wait; too many a second wait in the kernel."""
+        reads: list[int] = []
+
+        class Waiting:
+            numberAccepts = 100
+            reading = True
+
+            def doRead(self) -> None:
+                reads.append(self.numberAccepts)
+
+            def stopReading(self) -> None:
+                self.reading = False
+
+            def startReading(self) -> None:
+                self.reading = True
+
+        port, clock = Waiting(), Clock()
+        entrance = ports._Entrance(port, clock)
+        per_second, burst = limits.RATE_ACCEPTS
+        while port.reading:
+            port.doRead()
+        self.assertEqual([1] * int(burst), reads)
+        clock.advance(limits.ACCEPT_PAUSE_S)
+        while port.reading:
+            port.doRead()
+        self.assertEqual(int(burst + per_second * limits.ACCEPT_PAUSE_S), len(reads))
+        entrance.close()
+        self.assertEqual([], clock.getDelayedCalls())
 
     def test_address_of_another_machine(self):
         """An address this machine does not have is refused with a reason."""
