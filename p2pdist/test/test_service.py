@@ -222,6 +222,11 @@ class PortTests(TestCase):
             read.append(dropped["datagram-short"] - before)
         self.assertEqual([limits.UDP_READ_DATAGRAMS] * 3, [count for count in read if count])
 
+    def read_until_it_stops(self, port: Any) -> None:
+        """Let callers come."""
+        while port.reading:
+            port.doRead()
+
     def test_callers_are_accepted_one_by_one(self):
         """A turn accepts one caller, not all that wait; too many a second wait in the kernel."""
         reads: list[int] = []
@@ -242,12 +247,10 @@ class PortTests(TestCase):
         port, clock = Waiting(), Clock()
         entrance = ports._Entrance(port, clock)
         per_second, burst = limits.RATE_ACCEPTS
-        while port.reading:
-            port.doRead()
+        self.read_until_it_stops(port)
         self.assertEqual([1] * int(burst), reads)
         clock.advance(limits.ACCEPT_PAUSE_S)
-        while port.reading:
-            port.doRead()
+        self.read_until_it_stops(port)
         self.assertEqual(int(burst + per_second * limits.ACCEPT_PAUSE_S), len(reads))
         entrance.close()
         self.assertEqual([], clock.getDelayedCalls())
