@@ -86,19 +86,23 @@ class StatusTests(CommandCase):
             "waiting_for": "a turn from 3 peers",
         }
         node = {"node": "ab" * 20, "version": "1", "port": 7667, "paused": [{"name": "other"}]}
-        node |= {"url": "http://127.0.0.1:8080/"}  # the answer to the question for its page
-        self.answers = [{**node, "contents": [content]}]
+        answer = {**node, "contents": [content]}
+        self.answers = [answer, {"url": None}]
         said = self.run_command("status").output
-        for words in (
-            "42%",
-            "7/40 machines done",
-            "1 min 30 s left",
-            "a turn",
-            "other: paused",
-            "page: ",
-        ):
+        for words in ("42%", "7/40 machines done", "1 min 30 s left", "a turn", "other: paused"):
             self.assertIn(words, said)
-        self.assertEqual(self.answers[0], json.loads(self.run_command("status", "--json").output))
+        self.assertNotIn("page", said)
+
+    def test_page(self):
+        """The page's address comes last, with its key; not as JSON, which goes into logs."""
+        answer = {"node": "ab" * 20, "version": "1", "port": 7667, "paused": [], "contents": []}
+        page = {"url": "http://127.0.0.1:7680/#key"}
+        self.answers = [answer, page]
+        result = self.run_command("status")
+        self.assertEqual(0, result.exit_code)
+        self.assertTrue(result.output.endswith(f"page: {page['url']}\n"))
+        self.answers = [answer, page]
+        self.assertEqual(answer, json.loads(self.run_command("status", "--json").output))
 
     def test_fleet(self):
         """Stragglers come with what holds them up; names cannot steer the terminal."""

@@ -12,6 +12,10 @@ from p2pdist.web.service import load_assets
 
 STATIC = tuple(load_assets())
 READS = (*STATIC, "/api/v1/status", "/api/v1/events", "/api/v1/log", "/metrics")
+POLICY = {
+    *("default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self' data:"),
+    *("connect-src 'self'", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"),
+}
 LIMIT = json.dumps({"upload": "1MB"}).encode()
 
 
@@ -166,6 +170,16 @@ class AttackTests(WebCase):
 
     def test_w6_framing_and_streams(self):
         """W6: no other site can frame the page, load its files, or read its stream."""
+        headers = self.ask("GET", "/").headers
+        self.assertEqual(POLICY, set(headers["content-security-policy"].split("; ")))
+        for name, value in (
+            ("x-frame-options", "DENY"),
+            ("referrer-policy", "no-referrer"),
+            ("cache-control", "no-store"),
+            ("cross-origin-resource-policy", "same-origin"),
+            ("cross-origin-opener-policy", "same-origin"),
+        ):
+            self.assertEqual(value, headers[name])
         for path in READS:
             headers = self.start("GET", path, KEY).answer().headers
             for name, value in HEADERS.items():

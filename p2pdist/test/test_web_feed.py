@@ -154,6 +154,29 @@ class FeedTests(WebCase):
         self.assertEqual(["state", "rates"], self.names)
         self.assertLess(len(data), 400, data)
 
+    def test_rounded_ages_are_no_news(self):
+        """When it was heard of a machine moves only when it was heard of again."""
+        self.world.run(5)
+        look = self.control.look
+        ages = {"now": 7.04}
+
+        def aged(question: str, content: str | None = None) -> Any:
+            answer = look(question, content)
+            for host in answer.get("hosts", ()):
+                host["age_s"] = round(ages["now"], 1)
+            return answer
+
+        self.patch(self.control, "look", aged)
+        self.take(self.feed.step(100.0))
+        heard = {host["heard"] for host in self.state["hosts"].values()}
+        for later in (1.02, 2.0, 3.08):
+            ages["now"] = 7.04 + later
+            self.take(self.feed.step(100.0 + later))
+        self.assertEqual(heard, {host["heard"] for host in self.state["hosts"].values()})
+        ages["now"] = 0.0
+        self.take(self.feed.step(104.0))
+        self.assertEqual({104.0}, {host["heard"] for host in self.state["hosts"].values()})
+
     def test_peer_rates(self):
         """The speed of a connection is what moved since the last step."""
         self.step()

@@ -11,7 +11,7 @@ from twisted.logger import LogLevel, capturedLogs
 
 from p2pdist import limits
 from p2pdist.errors import ConfigurationError
-from p2pdist.test.webworld import KEY, PORT, TOKEN, WebCase
+from p2pdist.test.webworld import KEY, PORT, TOKEN, WebCase, events
 from p2pdist.web.service import WebService
 
 
@@ -69,6 +69,9 @@ class ServiceTests(WebCase):
         self.assertTrue(stream.wire.aborted)
         stream.hang_up()
         self.assertEqual([], self.reactor.getDelayedCalls())
+        count = self.web.log_lines.count
+        self.control.log.info("after the end")
+        self.assertEqual(count, self.web.log_lines.count)
         self.assertEqual({"url": None}, self.control.look("page"))
         self.world.wait_for(self.web.stopService())
 
@@ -79,6 +82,14 @@ class ServiceTests(WebCase):
         self.assertEqual(503, self.ask("GET", "/api/v1/events", KEY).status)
         open_ones[0].hang_up()
         self.assertEqual(200, self.ask("GET", "/api/v1/events", KEY).status)
+
+    def test_buttons_show_at_once(self):
+        """What a button did is told to open pages without waiting for the next second."""
+        stream = self.start("GET", "/api/v1/events", KEY)
+        self.assertEqual(200, self.post("/api/v1/limit", upload="5MB").status)
+        self.reactor.advance(0)
+        told = [value["patch"] for name, value in events(stream.answer().body) if name == "state"]
+        self.assertEqual({"upload": 5 * limits.MIB}, told[-1]["node"]["limits"])
 
     def test_slow_reader(self):
         """A page that does not read is dropped, once WEB_BACKLOG_BYTES wait for it."""

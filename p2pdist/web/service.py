@@ -62,6 +62,7 @@ class WebService(Service):
         port: that is open.
         url: of the page, with the key.
         rates: over time.
+        log_lines: the last of the log.
     """
 
     log = new_logger()
@@ -73,7 +74,7 @@ class WebService(Service):
         self._token = token
         self._ports: list[IListeningPort] = []
         self.rates = Rates()
-        self._logbook = Logbook()
+        self.log_lines = Logbook()
         self._hub = Hub(reactor, self._feed)
         self._sampling = LoopingCall(self._sample)
         self._sampling.clock = reactor
@@ -96,7 +97,7 @@ class WebService(Service):
             token=self._token,
             names=names_of(self.port),
             assets=load_assets(),
-            sources=Sources(self._control, self.rates, self._logbook),
+            sources=Sources(self._control, self.rates, self.log_lines),
             hub=self._hub,
             metrics=Metrics(self._control).text,
         )
@@ -120,7 +121,7 @@ class WebService(Service):
         """Begin to keep rates and log lines."""
         super().startService()
         self.bind()
-        globalLogPublisher.addObserver(self._logbook)
+        globalLogPublisher.addObserver(self.log_lines)
         self._sampling.start(limits.WEB_SAMPLE_S)
 
     def stopService(self) -> Deferred[None]:
@@ -128,7 +129,7 @@ class WebService(Service):
         super().stopService()
         if self._sampling.running:
             self._sampling.stop()
-            globalLogPublisher.removeObserver(self._logbook)
+            globalLogPublisher.removeObserver(self.log_lines)
         self._hub.close()
         self._control.page_url = None
         ports, self._ports = self._ports, []
@@ -136,7 +137,7 @@ class WebService(Service):
         return gatherResults(closing, consumeErrors=True).addCallback(lambda _: None)
 
     def _feed(self, content: str | None) -> Feed:
-        return Feed(self._control, self.rates, self._logbook, content)
+        return Feed(self._control, self.rates, self.log_lines, content)
 
     def _sample(self) -> None:
         self.rates.add(Sample(self._reactor.seconds(), *self._control.moving()))

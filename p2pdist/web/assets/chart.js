@@ -40,7 +40,7 @@ export class Chart {
 
   draw() {
     const { pen, width, height } = fit(this.canvas);
-    if (!width) return;
+    if (!width || document.hidden) return;
     pen.clearRect(0, 0, width, height);
     const end = this.samples[this.samples.length - 1]?.[0] ?? 0, begin = end - this.seconds;
     const shown = this.samples.filter((sample) => sample[0] >= begin - 10);

@@ -188,7 +188,7 @@ export class Fleet {
     put(row.badge, host.left ? (host.complete ? "done, left" : "left") : host.silent ? "silent" : SHORT[host.reason] ?? host.reason);
     set(row.badge, "data-kind", host.silent && !host.left ? "bad" : KINDS[host.reason] ?? "busy");
     const age = Math.max(0, this.now - host.heard);
-    put(cells[5], age < 2 ? "now" : `${span(age)} ago`);
+    put(cells[5], age < 10 ? "now" : `${span(age < 60 ? 10 * Math.floor(age / 10) : 60 * Math.floor(age / 60)).replace(" 00 s", "")} ago`);
   }
 
   key(event) {

@@ -46,6 +46,7 @@ export class Graph {
     if (!part) {
       part = { edge: this.make("line", { class: "edge" }), group: this.make("g"), dot: this.make("circle", { class: "node" }), text: this.make("text"), title: this.make("title") };
       part.group.append(part.title, part.dot, part.text);
+      part.group.addEventListener("pointerenter", () => put(part.title, this.sentence(part.peer)));
       this.edges.append(part.edge);
       this.nodes.append(part.group);
       this.parts.set(peer.node, part);
@@ -54,14 +55,14 @@ export class Graph {
     const x = WIDTH / 2 + Math.cos(angle) * (count > NAMED ? 250 : 165) * ring, y = HEIGHT / 2 + Math.sin(angle) * 108 * ring;
     const moves = peer.down + peer.up, most = count > 24 ? 3.5 : 8;
     const thick = moves ? Math.min(most, 1 + (most / 9) * Math.log2(1 + moves / 65536)) : 1;
-    const place = { x1: WIDTH / 2, y1: HEIGHT / 2, x2: x.toFixed(1), y2: y.toFixed(1), "stroke-width": thick.toFixed(1), "data-way": moves ? (peer.down >= peer.up ? "down" : "up") : "none" };
+    const place = { x1: WIDTH / 2, y1: HEIGHT / 2, x2: x.toFixed(1), y2: y.toFixed(1), "stroke-width": (Math.round(2 * thick) / 2).toFixed(1), "data-way": moves ? (peer.down >= peer.up ? "down" : "up") : "none" };
     for (const [key, value] of Object.entries(place)) set(part.edge, key, String(value));
     set(part.dot, "cx", x.toFixed(1)); set(part.dot, "cy", y.toFixed(1)); set(part.dot, "r", count > 40 ? "5" : "8"); set(part.dot, "data-full", String(peer.full));
     const right = Math.cos(angle) >= -0.01;
     set(part.text, "x", (x + (right ? 13 : -13)).toFixed(1)); set(part.text, "y", (y + 4).toFixed(1)); set(part.text, "text-anchor", right ? "start" : "end");
     const name = peer.name.length > 16 ? `${peer.name.slice(0, 15)}…` : peer.name;
     put(part.text, count <= NAMED ? name : "");
-    put(part.title, this.sentence(peer));
+    part.peer = peer;
   }
 
   sentence(peer) {

@@ -12,7 +12,7 @@ const LINES = 300;
 const LINK = { live: "live", wait: "connecting", lost: "no answer; trying again" };
 const STAGES = { seeding: "good", failed: "bad", stopped: "warn", paused: "warn" };
 
-let state = {}, map = new Uint8Array(0), mapped = { pieces: 0, layers: 0 };
+let state = {}, now = 0, map = new Uint8Array(0), mapped = { pieces: 0, layers: 0 };
 let end = () => {}, wanted = null, told = null, limited = null, marked = false;
 let fleet, pieces, chart, graph;
 
@@ -57,11 +57,12 @@ async function take(name, value) {
   if (find("main").hidden) show();
   if (name === "state") {
     merge(state, value.patch);
-    draw(value.now);
+    now = value.now;
+    draw();
   } else if (name === "pieces") {
     map = await layers(value.fresh ? new Uint8Array(0) : map, value);
     mapped = value;
-    pieces.update(value.pieces, value.layers, map);
+    if (!document.hidden) pieces.update(value.pieces, value.layers, map);
   } else if (name === "rates") chart.add(value.samples);
   else if (name === "log") log(value.lines);
   if (!marked) { marked = true; requestAnimationFrame(() => performance.mark("p2pdist-shown")); }
@@ -75,13 +76,14 @@ function show() {
   graph ??= new Graph();
 }
 
-function draw(now) {
+function draw() {
+  if (document.hidden) return;  // nobody looks: the state is kept, and drawn when somebody does
   const { node = {}, contents = {}, paused = {}, hosts = {}, peers = {} } = state, shown = state.content;
   const one = contents[shown], idle = paused[shown];
   put(find("who"), `node ${(node.node ?? "").slice(0, 8)} on port ${node.port}, p2pdist ${node.version}`);
   choices({ ...contents, ...paused }, shown);
   const all = Object.values(hosts).filter(counts), done = all.filter((host) => host.complete).length;
-  put(find("name"), one?.name ?? idle?.name ?? "This node holds no content");
+  put(find("name"), one?.name ?? idle?.name ?? (idle ? shown.slice(0, 11) : "This node holds no content"));
   const stage = one ? one.stage : idle ? "paused" : "";
   put(find("stage"), stage);
   set(find("stage"), "data-kind", STAGES[stage] ?? "busy");
@@ -192,6 +194,12 @@ find("limits-form").addEventListener("submit", async (event) => {
   } catch (error) { put(find("limits-text"), error.message); }
 });
 find("loud").addEventListener("change", (event) => find("log").parentElement.classList.toggle("loud", event.target.checked));
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden || find("main").hidden) return;
+  draw();
+  pieces.update(mapped.pieces, mapped.layers, map);
+  chart.draw();
+});
 addEventListener("hashchange", () => { if (takeKey()) begin(wanted); });
 
 if (takeKey()) begin(); else { link("wait"); door(); }

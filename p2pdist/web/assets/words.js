@@ -10,7 +10,9 @@ export function bytes(count) {
 
 export const rate = (perSecond) => `${bytes(perSecond)}/s`;
 
-export const number = (count) => (count || 0).toLocaleString("en");
+const grouped = new Intl.NumberFormat("en");
+
+export const number = (count) => grouped.format(count || 0);
 
 export const plural = (count, noun) => `${number(count)} ${noun}${count === 1 ? "" : "s"}`;
 
