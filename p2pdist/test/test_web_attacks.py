@@ -170,16 +170,16 @@ class AttackTests(WebCase):
 
     def test_w6_framing_and_streams(self):
         """W6: no other site can frame the page, load its files, or read its stream."""
-        headers = self.ask("GET", "/").headers
-        self.assertEqual(POLICY, set(headers["content-security-policy"].split("; ")))
-        for name, value in (
+        told = self.ask("GET", "/").headers
+        self.assertEqual(POLICY, set(told["content-security-policy"].split("; ")))
+        for header, wanted in (
             ("x-frame-options", "DENY"),
             ("referrer-policy", "no-referrer"),
             ("cache-control", "no-store"),
             ("cross-origin-resource-policy", "same-origin"),
             ("cross-origin-opener-policy", "same-origin"),
         ):
-            self.assertEqual(value, headers[name])
+            self.assertEqual(wanted, told[header])
         for path in READS:
             headers = self.start("GET", path, KEY).answer().headers
             for name, value in HEADERS.items():
