@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from p2pdist.errors import (
     UnsafeName,
 )
 from p2pdist.machine import Machine
+from p2pdist.source import build_metadata
 from p2pdist.stages import Stage
 from p2pdist.standing import SessionStatus
 from p2pdist.storage.realdisk import RealDisk
@@ -167,6 +169,14 @@ class FetchTests(LibraryCase):
             self.fails_with(error, fetch(reactor, what, config))
             self.assert_nothing_left(client)
 
+    def test_replace(self):
+        """With ``replace`` another content in the place of this one makes way."""
+        _, descriptor = self.seeded()
+        client = self.station("10.0.0.2")
+        client.disk.put(f"{DATA}/file.bin", b"another")
+        path = self.world.wait_for(fetch(client.host.reactor, descriptor, HERE, replace=True))
+        self.assertEqual(4 * PIECE, len(client.disk.get(path)))
+
     def test_lock_is_given_back(self):
         """After a start that failed, another node can have the state directory."""
         _, descriptor = self.seeded()
@@ -246,6 +256,30 @@ class SwarmTests(LibraryCase):
         self.world.wait_for(swarm.complete)
         self.world.wait_for(swarm.stop())
 
+    def test_only_what_is_there(self):
+        """With ``path`` nothing is fetched: what is not this content there is refused."""
+        client = self.station("10.0.0.2")
+        client.disk.put(f"{DATA}/mine.bin", b"another")
+        bare = evolve(pointing(one_file(), "10.0.0.9"), length=None, piece_length=None)
+        swarm = self.joined(client, bare, path=f"{DATA}/mine.bin")
+        self.fails_with(StorageError, swarm.complete)
+        self.world.wait_for(swarm.stop())
+
+    def test_reactor_forgets_it(self):
+        """After a stop nothing is left to be called when the reactor shuts down."""
+        client = self.station("10.0.0.2")
+        reactor: Any = client.host.reactor
+        forget, forgotten = reactor.removeSystemEventTrigger, []
+
+        def note(trigger: Any) -> None:
+            forgotten.append(trigger)
+            forget(trigger)
+
+        self.patch(reactor, "removeSystemEventTrigger", note)
+        swarm = self.joined(client, pointing(one_file(), "10.0.0.9"))
+        self.world.wait_for(swarm.stop())
+        self.assertEqual(1, len(forgotten))
+
     def test_shutdown_of_the_reactor(self):
         """When the reactor shuts down, the swarm leaves cleanly before it."""
         _, descriptor = self.seeded()
@@ -311,6 +345,14 @@ class DistributeTests(LibraryCase):
         sender = self.station("10.0.0.1", real_files=True)
         sender.host.workers.delay = (5.0, 5.0)
         hashed: list[tuple[int, int]] = []
+        threads: list[Callable[[int, int], None]] = []
+        build = build_metadata
+
+        def watched(*arguments: Any, progress: Callable[[int, int], None], **more: Any) -> Any:
+            threads.append(progress)
+            return build(*arguments, progress=progress, **more)
+
+        self.patch(api, "build_metadata", watched)
         work = distribute(
             sender.host.reactor,
             self.original(),
@@ -324,6 +366,7 @@ class DistributeTests(LibraryCase):
         self.assertTrue(failures[0].check(CancelledError))
         self.world.run(10)
         self.assert_nothing_left(sender)
+        self.assertRaises(CancelledError, threads[0], 1, 2)  # so the threads end
 
     def test_errors(self):
         """A missing file, an unsafe name or a bad node fails the Deferred."""
@@ -366,7 +409,8 @@ class PackageTests(TestCase):
         self.assertEqual(set(p2pdist.__all__) - {"__version__"}, set(api.__all__))
         for name in api.__all__:
             self.assertIs(getattr(api, name), getattr(p2pdist, name))
-        self.assertRaises(AttributeError, getattr, p2pdist, "nothing")
+        for name in ("nothing", "real_machine"):
+            self.assertRaises(AttributeError, getattr, p2pdist, name)
 
     def test_import_is_cheap(self):
         """Importing the package alone imports neither Twisted nor any module of ours."""
