@@ -15,12 +15,16 @@ import argparse
 import json
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +32,6 @@ from attrs import define, field
 from common import Report, options
 
 from p2pdist import limits
-from p2pdist.content import hash_piece
 from p2pdist.descriptor import Descriptor, DescriptorParser
 from p2pdist.storage.layout import part_name, state_name
 from p2pdist.storage.realdisk import RealDisk
@@ -40,6 +43,8 @@ RUN = "from twisted.scripts.twistd import run; run()"
 PIECE = limits.MIB // 4
 SECONDS = 3.0
 """Of one download without kills, about."""
+FILES = 128
+"""A seed may have open that many callers crowd."""
 EARLY = 0.15
 """Of the kills so many come while the process starts, the others after its first answer."""
 
@@ -57,6 +62,7 @@ class Node:
     descriptor: Path
     port: int
     limit: int = 0
+    files: int = 0
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -78,6 +84,7 @@ class Node:
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
                 stdout=log,
                 stderr=log,
+                preexec_fn=partial(_allow, self.files) if self.files else None,  # noqa: PLW1509
             )
 
     def kill(self) -> None:
@@ -101,6 +108,10 @@ class Node:
             return None
         assert isinstance(content, dict)
         return content
+
+
+def _allow(files: int) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
 
 
 @define
@@ -253,16 +264,14 @@ def free_port() -> int:
         return port
 
 
-def measure(report: Report, top: Path, kills: int, size: int) -> None:
-    """Kill so often."""
-    original = random.Random(1).randbytes(size)
-    assert hash_piece(original)
+def described(top: Path, original: bytes, rate: int) -> tuple[Node, Node, Looking]:
+    """Make a content, and a seed and a downloader of it; neither runs yet."""
     seed_folder = top / "a"
     seed_folder.mkdir()
     (seed_folder / "m.bin").write_bytes(original)
-    port, described = free_port(), top / "m.desc"
+    port, path = free_port(), top / "m.desc"
     make = "from p2pdist.faces.cli.main import main; main()"
-    arguments = ["make", str(seed_folder / "m.bin"), "--output", str(described)]
+    arguments = ["make", str(seed_folder / "m.bin"), "--output", str(path)]
     arguments += ["--node", f"127.0.0.1:{port}", "--piece-length", str(PIECE)]
     subprocess.run(
         [sys.executable, "-c", make, *arguments],
@@ -270,23 +279,35 @@ def measure(report: Report, top: Path, kills: int, size: int) -> None:
         check=True,
         capture_output=True,
     )
-    rate = round(size / SECONDS)
-    seed = Node(seed_folder, described, port, limit=rate)
-    leech = Node(top / "b", described, free_port())
-    look = Looking(original, DescriptorParser().parse_file(str(described)), leech.folder)
-    tally = Tally(report.seed)
+    leech = Node(top / "b", path, free_port())
+    look = Looking(original, DescriptorParser().parse_file(str(path)), leech.folder)
+    return Node(seed_folder, path, port, limit=rate), leech, look
+
+
+@contextmanager
+def running(seed: Node, leech: Node) -> Iterator[None]:
+    """Start the seed and wait for it; leave no process behind."""
     seed.start()
     try:
         while seed.status() is None:
             time.sleep(0.1)
-        while tally.kills < kills:
-            one_download(leech, seed, look, tally, kills)
-            told = f"{tally.kills} kills, {tally.downloads} downloads, {tally.wrong} wrong"
-            print(told, file=sys.stderr, flush=True)
+        yield
     finally:
         for node in (seed, leech):
             if node.process is not None and node.process.poll() is None:
                 node.kill()
+
+
+def measure(report: Report, top: Path, kills: int, size: int) -> None:
+    """Kill so often."""
+    rate = round(size / SECONDS)
+    seed, leech, look = described(top, random.Random(1).randbytes(size), rate)
+    tally = Tally(report.seed)
+    with running(seed, leech):
+        while tally.kills < kills:
+            one_download(leech, seed, look, tally, kills)
+            told = f"{tally.kills} kills, {tally.downloads} downloads, {tally.wrong} wrong"
+            print(told, file=sys.stderr, flush=True)
     bound = (min(limits.SYNC_BYTES, limits.SYNC_EVERY_S * rate) + 8 * PIECE) / limits.MIB
     report.add("kill -9: kills", tally.kills, "", at_least=kills)
     report.add("kill -9: downloads finished, all equal", tally.downloads, "")
@@ -302,6 +323,37 @@ def measure(report: Report, top: Path, kills: int, size: int) -> None:
     starts = sorted(tally.start_s)
     if starts:
         report.add("kill -9: start to first status, median", starts[len(starts) // 2], "s")
+
+
+def crowded(report: Report, top: Path, callers: int) -> None:
+    """Let so many silent callers come to a seed that may have FILES files open; then download."""
+    seed, leech, look = described(top, random.Random(1).randbytes(4 * limits.MIB), 0)
+    seed.files = FILES
+    with running(seed, leech):
+        assert seed.process is not None
+        cpu = cpu_s(seed.process.pid)
+        address = ("127.0.0.1", seed.port)
+        sockets = [socket.create_connection(address) for _ in range(callers)]
+        began = time.monotonic()
+        leech.start()
+        while time.monotonic() < began + 60 and not look.target.exists():
+            time.sleep(0.05)
+        took = time.monotonic() - began
+        spent = (cpu_s(seed.process.pid) - cpu) / took
+        for each in sockets:
+            each.close()
+        alive = seed.status() is not None
+    right = look.target.exists() and look.target.read_bytes() == look.original
+    name = f"{callers} silent callers at a seed with {FILES} files"
+    report.add(f"{name}: copy right, seed alive", int(right and alive), "", at_least=1)
+    report.add(f"{name}: download", took, "s", at_most=30)
+    report.add(f"{name}: CPU of the seed", 100 * spent, "%", at_most=50)
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU time of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:

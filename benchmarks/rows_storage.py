@@ -74,6 +74,13 @@ def kill_9(report: Report, setting: Setting) -> None:
         kills.measure(report, Path(top), 3 if setting.quick else 300, size)
 
 
+@row("handles")
+def handles(report: Report, setting: Setting) -> None:
+    """Have more callers at a seed than it may have files open, then download from it."""
+    with tempfile.TemporaryDirectory(prefix="p2pk-") as top:
+        kills.crowded(report, Path(top), 100 if setting.quick else 600)
+
+
 @row("fuzz")
 def fuzz(report: Report, setting: Setting) -> None:
     """Draw inputs for each parser; the first that breaks one ends the row."""

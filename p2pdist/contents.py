@@ -95,7 +95,7 @@ class TransferService(Service):
         self._transports = Transports(key, machine.entropy)
         self._shaper = Shaper(machine.reactor)
         self._shaper.set_limits(config.rates)
-        self._admission = Admission()
+        self._admission = Admission.within(machine.open_files)
         self._budget = AssemblyBudget()
         self._free = FreeSpace(machine.disk, machine.workers, machine.reactor, config.directory)
         self.upkeep = self._free.look

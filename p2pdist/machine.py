@@ -7,6 +7,7 @@ Job: :class:`Machine` names the seams (time, sockets, threads, files, names, cha
 from __future__ import annotations
 
 import random
+import resource
 import secrets
 import socket
 import struct
@@ -47,6 +48,7 @@ class Machine:
         timer: seconds, for measuring work in workers; any thread may call it.
         private_addresses: private IPv4 addresses of this machine, for LAN discovery.
         local_address: returns the IP that a datagram to an address leaves from, or ``None``.
+        open_files: files and sockets this process may have open.
     """
 
     reactor: Any
@@ -60,6 +62,7 @@ class Machine:
     timer: Callable[[], float] = time.perf_counter
     private_addresses: tuple[str, ...] = ()
     local_address: LocalAddress = nowhere
+    open_files: int = limits.FILES_WANTED
 
 
 def real_machine(reactor: Any) -> Machine:
@@ -78,7 +81,23 @@ def real_machine(reactor: Any) -> Machine:
         machine_id=read_machine_id(),
         private_addresses=private_addresses(),
         local_address=local_address,
+        open_files=allow_files(),
     )
+
+
+def allow_files() -> int:
+    """Let this process have ``limits.FILES_WANTED`` files open if it may; return how many it may.
+
+    The soft limit is often 1024 for the sake of select(2), which nobody here uses.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < limits.FILES_WANTED:
+        wanted = limits.FILES_WANTED
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return limits.FILES_WANTED if soft == resource.RLIM_INFINITY else soft
 
 
 @implementer(IResolutionReceiver)

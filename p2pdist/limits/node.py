@@ -82,6 +82,8 @@ RECORD_BYTES: Final = METADATA_BYTES + 40 * FILES_MAX + 64 * KIB
 """Largest record of a complete content: its metadata, 40 bytes per file and two paths."""
 
 # --- service ---
+FILES_WANTED: Final = 4096
+"""Files and sockets a process asks to have open: 200 connections, and 64 files for each content."""
 STOP_S: Final = 10.0
 """A clean stop that takes longer is cut short."""
 PROGRESS_EVERY_S: Final = 1.0

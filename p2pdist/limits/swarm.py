@@ -24,6 +24,10 @@ BLOCK_S: Final = 0.02
 
 # --- connections ---
 CONNECTIONS: Final = 200
+CONNECTIONS_LEAST: Final = 8
+"""Even where a process may have hardly any files open ..."""
+FILES_KEPT: Final = 96
+"""... of which so many are for contents, ports, name look-ups and the control socket."""
 CONNECTIONS_PER_HOST: Final = 8
 """Per global host; loopback and private hosts are counted by ip and port (decision 15)."""
 CONNECTIONS_UNPROVED: Final = 20

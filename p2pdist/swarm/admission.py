@@ -1,6 +1,7 @@
 """Who may hold a connection: the process-wide count.
 
-At most ``limits.CONNECTIONS`` in all, of which a quarter is kept for those we dial; at most
+At most ``limits.CONNECTIONS`` in all, fewer where the process may have few files open; a quarter of
+them is kept for those we dial; at most
 ``limits.CONNECTIONS_PER_HOST`` for one global host; at most ``limits.CONNECTIONS_UNPROVED`` that
 have called and proved nothing, few of them of one global subnet. When the unproved are too many the
 oldest goes, because an honest caller proves itself within a round trip; when all are too many the
@@ -49,10 +50,21 @@ class _Entry:
 
 @define
 class Admission:
-    """The count of connections of one process, dialled ones and callers."""
+    """The count of connections of one process, dialled ones and callers.
 
-    _entries: dict[int, _Entry] = field(factory=dict)
-    _next: int = 0
+    Args:
+        most: connections at a time.
+    """
+
+    _most: int = limits.CONNECTIONS
+    _entries: dict[int, _Entry] = field(init=False, factory=dict)
+    _next: int = field(init=False, default=0)
+
+    @classmethod
+    def within(cls, open_files: int) -> Admission:
+        """Return one for a process that may have so many files open, sockets among them."""
+        spare = open_files - limits.FILES_KEPT
+        return cls(max(limits.CONNECTIONS_LEAST, min(limits.CONNECTIONS, spare)))
 
     @property
     def count(self) -> int:
@@ -75,9 +87,9 @@ class Admission:
             return None
         if not outgoing:
             self._shed_unproved(net)
-        reserved = 0 if outgoing else limits.CONNECTIONS // 4
+        reserved = 0 if outgoing else self._most // 4
         counted = self.count if outgoing else sum(not e.outgoing for e in self._entries.values())
-        full = counted >= limits.CONNECTIONS - reserved
+        full = counted >= self._most - reserved
         if full and not self._shed_useless(now) and not self._shed_of_most(content, now):
             return None
         self._next += 1

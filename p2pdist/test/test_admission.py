@@ -51,6 +51,20 @@ class AdmissionTests(TestCase):
         self.admission.prove(ticket)
         return connection
 
+    def test_few_files_mean_few_connections(self) -> None:
+        """``limits.FILES_KEPT`` are left for others, but ``limits.CONNECTIONS_LEAST`` there are."""
+        for files, most in (
+            (limits.FILES_KEPT + 30, 30),
+            (20, limits.CONNECTIONS_LEAST),
+            (1 << 20, limits.CONNECTIONS),
+        ):
+            self.admission = Admission.within(files)
+            tickets = [
+                self.admission.enter(address(number), outgoing=True, now=0.0)
+                for number in range(limits.CONNECTIONS + 1)
+            ]
+            self.assertEqual(most, sum(ticket is not None for ticket in tickets))
+
     def test_callers_leave_a_quarter(self) -> None:
         """Callers get three quarters of CONNECTIONS; the rest is there to dial."""
         for number in range(limits.CONNECTIONS * 3 // 4):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from typing import Any
 
 from attrs import define
@@ -9,9 +10,16 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import DNSLookupError
 from twisted.internet.task import Clock
 
+from p2pdist import limits
 from p2pdist.addresses import Address, Scope, scope
 from p2pdist.faces.process import steady
-from p2pdist.machine import local_address, private_addresses, real_machine, resolve_with
+from p2pdist.machine import (
+    allow_files,
+    local_address,
+    private_addresses,
+    real_machine,
+    resolve_with,
+)
 from p2pdist.storage.disk import IDisk
 from p2pdist.test.support import TestCase
 from p2pdist.workers import IWorkers
@@ -42,6 +50,26 @@ class FakeReactor:
     def addSystemEventTrigger(self, phase: str, event: str, call: Any) -> None:
         """Record it."""
         self.triggers.append((phase, event, call))
+
+
+class FilesTests(TestCase):
+    """How many files the process may have open."""
+
+    def test_as_many_as_it_may(self):
+        """The soft limit rises to ``limits.FILES_WANTED``, or as far as the hard one lets it."""
+        infinite = resource.RLIM_INFINITY
+        for before, after in (
+            ((256, 4 * limits.FILES_WANTED), limits.FILES_WANTED),
+            ((256, 300), 300),
+            ((256, infinite), limits.FILES_WANTED),
+            ((1 << 20, 1 << 20), 1 << 20),
+            ((infinite, infinite), limits.FILES_WANTED),
+        ):
+            held = [before]
+            self.patch(resource, "getrlimit", lambda _which, held=held: held[-1])
+            self.patch(resource, "setrlimit", lambda _which, new, held=held: held.append(new))
+            self.assertEqual(after, allow_files())
+            self.assertEqual(before[1], held[-1][1])
 
 
 class ResolveTests(TestCase):
