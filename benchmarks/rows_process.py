@@ -25,7 +25,7 @@ def clean(leech: Node, code: int) -> bool:
 @row("sigterm")
 def sigterm(report: Report, setting: Setting) -> None:
     """SIGTERM at a random moment of a transfer."""
-    times = setting.times(100, 6)
+    times = setting.times(100, 3)
     chance = random.Random(setting.seed)
     took, wrong = [], 0
     with tempfile.TemporaryDirectory() as text:

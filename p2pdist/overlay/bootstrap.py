@@ -244,7 +244,7 @@ class Bootstrap:
             return
         if entry.timer is not None:
             entry.timer.cancel()
-        spread = 1 + limits.RTO_JITTER * (2 * self.rng.random() - 1)
+        spread = 1 - limits.RTO_JITTER * self.rng.random()  # never longer: it is promised
         entry.timer = self.clock.callLater(seconds * spread, self._try, entry)
 
     # --- what others notice ---

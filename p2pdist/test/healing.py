@@ -92,7 +92,7 @@ def after_bootstraps_return(seed: int, seconds: float) -> float:
 
     Seed and downloader have known each other for long; the newcomer knows nothing but the node.
     """
-    world, made, stations = swarm(seed, 1)
+    world, made, stations = swarm(seed, 1, loss=0.0)
     boot = stations[0]
     boot.host.crash()
     boot.service = None
@@ -107,7 +107,7 @@ def after_bootstraps_return(seed: int, seconds: float) -> float:
 
 def newcomer_after_restart(seed: int) -> float:
     """Restart the node of the descriptor under a complete swarm, then let somebody new come."""
-    world, made, stations = swarm(seed, 1)
+    world, made, stations = swarm(seed, 1, loss=0.0)
     world.run_until(lambda: stations[2].holds(made), 600)
     world.run(400)
     boot = stations[0]
@@ -122,7 +122,7 @@ def newcomer_after_restart(seed: int) -> float:
 def after_names_return(seed: int, seconds: float) -> float:
     """Name the only node by a host name whose server is silent for a while."""
     world, made = World(seed), made_of(4)
-    world.link(loss=0.05, delay=(0.005, 0.02))
+    world.link(delay=(0.005, 0.02))
     boot, source, newcomer = (Station.at(world, f"10.0.0.{number}") for number in (1, 2, 3))
     boot.run()
     source.store(made)

@@ -21,7 +21,7 @@ from p2pdist.test.test_hostile import HostileCase, on_request
 NINE = 9
 
 
-def siege(kind: str, *, liars: int = NINE, pieces: int = 12, leeches: int = 2) -> FaultWorld:
+def siege(kind: str, *, liars: int = NINE, pieces: int = 8, leeches: int = 2) -> FaultWorld:
     """Return a swarm of services, one seed and some downloaders, among liars of one kind."""
     plan = evolve(
         draw(1, small=True),
