@@ -35,12 +35,11 @@ export class Chart {
     this.samples.push(...samples);
     const end = samples[samples.length - 1]?.[0] ?? 0;
     while (this.samples.length && this.samples[0][0] < end - 3600) this.samples.shift();
-    this.draw();
   }
 
   draw() {
     const { pen, width, height } = fit(this.canvas);
-    if (!width || document.hidden) return;
+    if (!width) return;
     pen.clearRect(0, 0, width, height);
     const end = this.samples[this.samples.length - 1]?.[0] ?? 0, begin = end - this.seconds;
     const shown = this.samples.filter((sample) => sample[0] >= begin - 10);

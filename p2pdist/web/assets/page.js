@@ -12,7 +12,7 @@ const LINES = 300;
 const LINK = { live: "live", wait: "connecting", lost: "no answer; trying again" };
 const STAGES = { seeding: "good", failed: "bad", stopped: "warn", paused: "warn" };
 
-let state = {}, now = 0, map = new Uint8Array(0), mapped = { pieces: 0, layers: 0 };
+let state = {}, now = 0, map = new Uint8Array(0), mapped = { pieces: 0, layers: 0, drawn: true };
 let end = () => {}, wanted = null, told = null, limited = null, marked = false;
 let fleet, pieces, chart, graph;
 
@@ -49,23 +49,22 @@ function begin(content = null) {
 
 function unmap() {
   map = new Uint8Array(0);
-  mapped = { pieces: 0, layers: 0 };
-  pieces?.update(0, 0, map);
+  mapped = { pieces: 0, layers: 0, drawn: false };
 }
 
+// A step's events come together, that of rates last but for the log: then all is drawn, once.
 async function take(name, value) {
   if (find("main").hidden) show();
   if (name === "state") {
     merge(state, value.patch);
     now = value.now;
-    draw();
   } else if (name === "pieces") {
     map = await layers(value.fresh ? new Uint8Array(0) : map, value);
-    mapped = value;
-    if (!document.hidden) pieces.update(value.pieces, value.layers, map);
-  } else if (name === "rates") chart.add(value.samples);
-  else if (name === "log") log(value.lines);
-  if (!marked) { marked = true; requestAnimationFrame(() => performance.mark("p2pdist-shown")); }
+    mapped = { ...value, drawn: false };
+  } else if (name === "rates") {
+    chart.add(value.samples);
+    draw();
+  } else if (name === "log") log(value.lines);
 }
 
 function show() {
@@ -105,7 +104,11 @@ function draw() {
   say(done, all.length, stage);
   fleet.update(hosts, now);
   graph.update(peers, hosts);
+  chart.draw();
   if (!one && mapped.pieces) unmap();
+  if (!mapped.drawn) pieces.update(mapped.pieces, mapped.layers, map);
+  mapped.drawn = true;
+  if (!marked) { marked = true; requestAnimationFrame(() => performance.mark("p2pdist-shown")); }
 }
 
 function bounds(one) {
@@ -197,8 +200,6 @@ find("loud").addEventListener("change", (event) => find("log").parentElement.cla
 document.addEventListener("visibilitychange", () => {
   if (document.hidden || find("main").hidden) return;
   draw();
-  pieces.update(mapped.pieces, mapped.layers, map);
-  chart.draw();
 });
 addEventListener("hashchange", () => { if (takeKey()) begin(wanted); });
 
