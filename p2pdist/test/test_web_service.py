@@ -65,6 +65,8 @@ class ServiceTests(WebCase):
     def test_stop(self):
         """After the stop there is no timer, no open port, no open stream, and no address."""
         stream = self.start("GET", "/api/v1/events", KEY)
+        for _ in range(limits.WEB_KEY_FAILURES + 2):
+            self.start("GET", "/metrics").hang_up()
         self.world.wait_for(self.web.stopService())
         self.assertTrue(stream.wire.aborted)
         stream.hang_up()

@@ -73,6 +73,7 @@ class WebService(Service):
         self._control = control
         self._token = token
         self._ports: list[IListeningPort] = []
+        self._page: Page | None = None
         self.rates = Rates()
         self.log_lines = Logbook()
         self._hub = Hub(reactor, self._feed)
@@ -106,7 +107,7 @@ class WebService(Service):
             first = self._reactor.listenTCP(self.port, door, interface=LOOPBACK[0])
         except CannotListenError as error:
             raise ConfigurationError(f"--web {self.port}: {error.socketError}") from error
-        self._ports = [first]
+        self._ports, self._page = [first], page
         self.port = first.getHost().port
         page.names = names_of(self.port)
         with suppress(CannotListenError):
@@ -130,7 +131,8 @@ class WebService(Service):
         if self._sampling.running:
             self._sampling.stop()
             globalLogPublisher.removeObserver(self.log_lines)
-        self._hub.close()
+        if self._page is not None:
+            self._page.close()
         self._control.page_url = None
         ports, self._ports = self._ports, []
         closing = [maybeDeferred(port.stopListening) for port in ports]

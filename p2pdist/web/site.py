@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.protocols.policies import WrappingFactory
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
@@ -145,6 +145,7 @@ class Page:
     isLeaf: bool = True
     server: Any = None
     _patience: guard.Patience = field(factory=guard.Patience)
+    _late: list[IDelayedCall] = field(factory=list)
     _log = new_logger()
 
     def getChildWithDefault(self, name: bytes, request: PageRequest) -> Page:  # noqa: ARG002
@@ -181,10 +182,18 @@ class Page:
         request.setHeader(b"WWW-Authenticate", b"Bearer")
         body = refuse(request, 401)
         if wait_s:
-            self.clock.callLater(wait_s, end, request, body)
+            self._late = [call for call in self._late if call.active()]
+            self._late.append(self.clock.callLater(wait_s, end, request, body))
         else:
             end(request, body)
         return NOT_DONE_YET
+
+    def close(self) -> None:
+        """End every stream; answer nothing more."""
+        self.hub.close()
+        for call in self._late:
+            if call.active():
+                call.cancel()
 
     def _api(self, request: PageRequest, head: Head, path: str) -> bytes | int:
         routes, named = match(path)

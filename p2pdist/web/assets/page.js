@@ -23,7 +23,7 @@ function link(name) {
 
 function door(text = "") {
   end();
-  find("main").hidden = true;
+  for (const id of ["main", "link", "limit-node"]) find(id).hidden = true;
   find("door").hidden = false;
   put(find("door-text"), text);
   find("key").focus();
@@ -33,6 +33,7 @@ function begin(content = null) {
   end();
   wanted = content;
   find("door").hidden = true;
+  find("link").hidden = false;
   link("wait");
   end = follow(content, {
     take,
@@ -68,7 +69,7 @@ async function take(name, value) {
 }
 
 function show() {
-  find("main").hidden = false;
+  find("main").hidden = find("limit-node").hidden = false;
   fleet ??= new Fleet();
   pieces ??= new Pieces();
   chart ??= new Chart();
@@ -203,4 +204,4 @@ document.addEventListener("visibilitychange", () => {
 });
 addEventListener("hashchange", () => { if (takeKey()) begin(wanted); });
 
-if (takeKey()) begin(); else { link("wait"); door(); }
+if (takeKey()) begin(); else door();
