@@ -18,7 +18,7 @@ import traceback
 from common import Report, options
 from rows import ROWS, Setting
 
-MODULES = ("rows_simulated", "rows_flood", "rows_process")
+MODULES = ("rows_simulated", "rows_flood", "rows_process", "rows_storage")
 
 
 def measured(name: str, report: Report, setting: Setting) -> None:
