@@ -610,6 +610,19 @@ class ServiceTests(TestCase):
         self.assertIsNot(Stage.SEEDING, sessions[private.hash_key].stage)
         self.assertFalse(inside.holds(public))
 
+    def test_private_networks_do_not_cross(self) -> None:
+        """Who is in one of a process's networks gets nothing of the other, though he knows it."""
+        one, two = (content({f"{name}.bin": 150_000}) for name in ("one", "two"))
+        both, inside = self.station(1), self.station(2)
+        both.store(one)
+        both.store(two)
+        first = evolve(pointing(one, both), secrets=(SECRET,))
+        both.run(first, evolve(pointing(two, both), secrets=(NEW,)))
+        inside.run(first, evolve(pointing(two, both), secrets=(SECRET,)))
+        self.world.run_until(lambda: inside.holds(one), timeout=60)
+        self.world.run(60)
+        self.assertFalse(inside.holds(two))
+
     def test_rotation(self) -> None:
         """While a secret is replaced a content goes from the old network to the new one."""
         made = content({"file.bin": 150_000})
