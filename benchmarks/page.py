@@ -90,7 +90,11 @@ class Stage:
         """End it."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(timeout=20)
+        try:
+            self._process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
 def metrics(browser: Browser) -> dict[str, float]:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 from base64 import b64decode
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,8 @@ CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
 )
 DRIVER = shutil.which("chromedriver") or ""
-PATIENCE_S = 20
+PATIENCE_S = 60
+"""For any one answer; a machine may be busy."""
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -45,8 +49,21 @@ class Browser:
 
     def __init__(self, folder: Path, *, dark: bool = False, size: tuple[int, int] = (1440, 1020)):
         self._driver = subprocess.Popen(
-            [DRIVER, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            [DRIVER, "--port=0"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,  # a group of its own, to end all of it
         )
+        self._server = http.client.HTTPConnection("127.0.0.1")
+        self._session = ""
+        try:
+            self._begin(folder, size, dark=dark)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, folder: Path, size: tuple[int, int], *, dark: bool) -> None:
         assert self._driver.stdout is not None
         port = None
         for line in self._driver.stdout:
@@ -55,8 +72,7 @@ class Browser:
                 port = int(found[1])
                 break
         assert port is not None, "chromedriver did not start"
-        self._server = http.client.HTTPConnection("127.0.0.1", port, timeout=2 * PATIENCE_S)
-        self._session = ""
+        self._server = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S + 10)
         folder.mkdir(parents=True)
         flags = [*FLAGS, f"--user-data-dir={folder}", f"--window-size={size[0]},{size[1]}"]
         wanted = {
@@ -94,8 +110,9 @@ class Browser:
                 self._ask("DELETE", "")
         finally:
             self._server.close()
-            self._driver.terminate()
-            self._driver.communicate(timeout=PATIENCE_S)
+            with suppress(ProcessLookupError):
+                os.killpg(self._driver.pid, signal.SIGKILL)  # also what did not listen
+            self._driver.communicate()
 
     def devtools(self, command: str, **params: Any) -> Any:
         """Send a command of the DevTools protocol."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 from typing import Any
 
 from twisted.internet.error import CannotListenError
@@ -11,6 +13,8 @@ from twisted.logger import LogLevel, capturedLogs
 
 from p2pdist import limits
 from p2pdist.errors import ConfigurationError
+from p2pdist.test.support import TestCase
+from p2pdist.test.test_tidy import TREE
 from p2pdist.test.webworld import KEY, PORT, TOKEN, WebCase, events
 from p2pdist.web.service import WebService
 
@@ -108,3 +112,17 @@ class ServiceTests(WebCase):
                 self.control.log.info("{x}", x="x" * limits.WEB_LOG_CHARACTERS)
             self.reactor.advance(limits.WEB_EVERY_S)
         self.assertEqual(before, len(stream.wire.value()))
+
+
+class StartTests(TestCase):
+    """What a node without a page pays for it."""
+
+    def test_nothing_is_loaded(self):
+        """Without --web neither the page's code nor Prometheus' is imported."""
+        code = "import sys, p2pdist.faces.tap; print(*sys.modules)"
+        loaded = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=TREE
+        ).stdout.split()
+        heavy = ("prometheus_client", "twisted.web", "p2pdist.web")
+        self.assertEqual([], [name for name in loaded if name.startswith(heavy)])
+        self.assertIn("p2pdist.control", loaded)
