@@ -112,6 +112,10 @@ HOOKED: Final = 4096
 """Contents remembered for which it was run."""
 RATIO_MAX: Final = 1e6
 """Of --exit-when seeded:RATIO."""
+PUSH_HOSTS: Final = 256
+"""Machines of one push: each has an ssh of its own."""
+PUSH_END_S: Final = 20.0
+"""A machine's ssh is killed, if it is still there so long after it was told to end."""
 STATUS_EVERY_S: Final = 2.0
 """How often the service manager is told how it goes, at most."""
 STATUS_FLEETS: Final = 16

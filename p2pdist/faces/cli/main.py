@@ -23,6 +23,7 @@ COMMANDS = {
     "pause": ("p2pdist.faces.cli.tell", "Have a running node leave a swarm for now."),
     "resume": ("p2pdist.faces.cli.tell", "Have a running node go on with a paused content."),
     "limit": ("p2pdist.faces.cli.tell", "Change the speed limits of a running node."),
+    "push": ("p2pdist.faces.cli.push", "Bring a file onto many machines over ssh."),
     "doctor": ("p2pdist.faces.cli.doctor", "Find what keeps a node on this machine from working."),
     "sign": ("p2pdist.faces.cli.sign", "Sign a descriptor with an OpenSSH key."),
     "id": ("p2pdist.faces.cli.id", "Print who the node of a state directory is."),
