@@ -142,8 +142,14 @@ def tell(output: Output, order: Order, outcome: Outcome, seconds: float) -> None
         output.note(f"{host}: {text}")
     missing = len(order.hosts) - len(outcome.done)
     if outcome.late:
-        raise PushLate(f"{missing} of {len(order.hosts)} are not done: {', '.join(outcome.late)}")
+        late = ", ".join(outcome.late)
+        raise PushLate(
+            f"{missing} of {len(order.hosts)} are not done: {late}; push again, and it goes on"
+        )
     if missing:
-        raise PushFailed(f"{missing} of {len(order.hosts)} machines do not have it")
+        raise PushFailed(
+            f"{missing} of {len(order.hosts)} machines do not have it; mend what is said above, "
+            "and push again"
+        )
     took = format_duration(seconds)
     output.line(f"{len(outcome.done)} machines have {order.descriptor.name} after {took}")
