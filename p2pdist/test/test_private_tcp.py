@@ -139,6 +139,13 @@ class Shaker(Raw):
 class Wire(StringTransport):
     """A transport that cannot be tuned."""
 
+    protocol: Any
+    aborted = False
+
+    def abortConnection(self) -> None:
+        """Note it."""
+        self.aborted = True
+
     def setTcpNoDelay(self, _on: bool) -> None:
         """No use here."""
 
@@ -503,6 +510,21 @@ class InsiderTests(PrivateCase):
         caller = self.shaker(foreign(node_key(9).private, version=SSL.TLS1_2_VERSION), KEYS)
         self.assert_reset(caller)
         self.assertEqual(b"", caller.heard)
+
+    def test_no_alert(self) -> None:
+        """What TLS would say to a hello it does not like is not even handed to the socket."""
+        tls = SSL.Connection(foreign(node_key(9).private, version=SSL.TLS1_2_VERSION))
+        tls.set_connect_state()
+        self.assertRaises(SSL.WantReadError, tls.do_handshake)
+        hello, peer = tls.bio_read(MUCH), IPv4Address("TCP", "10.0.9.9", 1)
+        door = self.seed.listener.buildProtocol(peer)
+        assert door is not None
+        wire = Wire(peerAddress=peer)
+        door.makeConnection(wire)
+        door.dataReceived(knock(KEYS, node_key(1).node_id, self.chance.randbytes, hello) + hello)
+        self.assertEqual(b"", wire.value())
+        self.assertTrue(wire.aborted)
+        wire.protocol.connectionLost(Failure(ConnectionLost()))
 
     def test_no_certificate(self) -> None:
         """Who shows no certificate, or our own, is reset."""
