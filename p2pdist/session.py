@@ -292,9 +292,11 @@ class Session:
             self._course.search_failed()
 
     def way_in(self, address: Address) -> None:
-        """A node of a network answered."""
+        """A node of a network answered; while nothing comes it may know who has something."""
         del address
         self._course.way_in()
+        if self._stalled_at is not None:
+            self.membership.search()
 
     # --- what the swarm tells (TransferEvents) ---
 
@@ -427,7 +429,7 @@ class Session:
             self._stall_searches = 0
         elif self._stalled_at is None:
             self._stalled_at = now
-        low, high = limits.LOOKUP_RETRY_S
+        low, high = limits.STALL_SEARCH_S
         if self._stalled_at is not None and now - self._stalled_at >= min(
             low * 2.0 ** min(self._stall_searches, 10), high
         ):

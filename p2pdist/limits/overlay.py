@@ -109,6 +109,9 @@ ENTRIES_CHECKED: Final = 4
 """A node of the descriptor that answered is asked again so soon, where there are no more of them
 than that; else so much later that as many a minute are. One that was restarted knows no swarm any
 more and is told of ours again, which must not take longer than finding it does."""
+ENTRY_RETURN_S: Final = 12.0
+"""One that answered once and is silent now is asked again so soon, two pings at a time: it is no
+victim, and often the only way to the other side of a partition."""
 SMALL_TABLE: Final = 64
 """Up to this many entries, asking everybody is cheaper than being clever."""
 
@@ -168,6 +171,9 @@ ATTEMPT_3_S: Final = 1.5
 LOOKUP_S: Final = 10.0
 LOOKUP_RETRY_S: Final = (5.0, 300.0)
 """First and longest pause between failed lookups, doubling, +-20 %."""
+STALL_SEARCH_S: Final = (5.0, 10.0)
+"""The same while pieces are missing and none comes from the peers there are: the others may be
+behind a partition that has just ended."""
 LOOKUPS: Final = 4
 """At once; fewer than CALLS_PER_ADDRESS, for all of them may begin at one neighbour."""
 LOOKUP_CANDIDATES: Final = 16

@@ -207,7 +207,7 @@ class Bootstrap:
             entry.failures = 0
             if entry.state not in {EntryState.NO_PEERS, EntryState.TCP_BLOCKED}:
                 self._set(entry, EntryState.ANSWERED)
-            self._later(entry, self._check_s())
+            self._later(entry, min(self._spread(limits.ENTRY_CHECK_S), limits.TOKEN_REFRESH_S))
 
         def silent(failure: Failure) -> None:
             nonlocal left
@@ -224,20 +224,28 @@ class Bootstrap:
             self._again(entry)
 
         entry.refused = False
-        tries = 1 if entry.failures else limits.FIRST_CONTACT_TRIES
+        tries = limits.FIRST_CONTACT_TRIES
+        if entry.failures:
+            tries = 2 if self._answered_once(entry) else 1
         for address in entry.addresses:
             self.network.rpc.ping(address, tries).addCallbacks(answered, silent)
 
-    def _check_s(self) -> float:
-        """Return the pause before an entry that answered is asked again."""
-        pause = limits.ENTRY_CHECK_S * max(1.0, len(self._entries) / limits.ENTRIES_CHECKED)
-        return min(pause, limits.TOKEN_REFRESH_S)
+    def _spread(self, pause: float) -> float:
+        """Return a pause between two questions to one entry that suits the number of entries."""
+        return pause * max(1.0, len(self._entries) / limits.ENTRIES_CHECKED)
+
+    def _answered_once(self, entry: _Entry) -> bool:
+        paths = map(self.network.rpc.paths.peek, entry.addresses)
+        return any(path is not None and path.proved for path in paths)
 
     def _again(self, entry: _Entry) -> None:
         """Try again later, ever later."""
         entry.failures += 1
         wait = limits.CONTACT_RETRY_S * 2.0 ** min(entry.failures - 1, 10)
-        self._later(entry, min(wait, limits.CONTACT_RETRY_MAX_S))
+        most = limits.CONTACT_RETRY_MAX_S
+        if self._answered_once(entry):
+            most = min(most, self._spread(limits.ENTRY_RETURN_S))
+        self._later(entry, min(wait, most))
 
     def _later(self, entry: _Entry, seconds: float) -> None:
         if not self._running:

@@ -53,9 +53,13 @@ def session_of(station: Station) -> Session | None:
 
 
 def got_more(world: World, station: Station) -> float:
-    """Return after how long a station has one more piece."""
-    before = have(station)
-    return world.run_until(lambda: have(station) > before, PATIENCE_S)
+    """Return after how long bytes of pieces come to a station again."""
+
+    def received() -> int:
+        return station.session.transfer.progress().downloaded_bytes
+
+    before = received()
+    return world.run_until(lambda: received() > before, PATIENCE_S)
 
 
 def after_partition(seed: int, seconds: float, *, one_way: bool = False) -> float:

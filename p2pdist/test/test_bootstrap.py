@@ -73,6 +73,19 @@ class StateTests(TestCase):
         asked = [r for r in self.world.trace[start:] if r.source[0] == "10.0.0.1"]
         self.assertLessEqual(len(asked), 3 * limits.ENTRIES_CHECKED)
 
+    def test_entry_that_comes_back(self) -> None:
+        """One that answered once is asked every ENTRY_RETURN_S while it is silent, for ever."""
+        OverlayNode.on(self.b)
+        node = OverlayNode.on(self.a, "10.0.0.2")
+        self.world.run(1)
+        self.b.crash()
+        self.world.run(1000)
+        self.assertEqual(EntryState.SILENT, self.state(node))
+        self.b.restart()
+        OverlayNode.on(self.b)
+        self.world.run(limits.ENTRY_RETURN_S + 1)
+        self.assertEqual(EntryState.ANSWERED, self.state(node))
+
     def test_entry_that_is_restarted(self) -> None:
         """A node that was restarted is told of our swarms again, soon after."""
         OverlayNode.on(self.b)

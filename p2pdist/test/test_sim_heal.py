@@ -6,6 +6,7 @@ The scenes are in ``healing``; ``benchmarks/reliability.py`` plays each with man
 from __future__ import annotations
 
 from p2pdist import limits
+from p2pdist.memberships import Memberships
 from p2pdist.test import healing
 from p2pdist.test.support import TestCase
 
@@ -19,11 +20,29 @@ class HealTests(TestCase):
 
     def test_partition(self) -> None:
         """After a partition of any length pieces cross it again within half a minute."""
-        self.assertLessEqual(healing.after_partition(1, 600), PARTITION_S)
+        self.assertLessEqual(healing.after_partition(1, 300), PARTITION_S)
+        self.assertLessEqual(healing.after_partition(2, 1800), PARTITION_S)
 
     def test_one_way_partition(self) -> None:
         """The same when packets were lost in one direction only."""
         self.assertLessEqual(healing.after_partition(3, 90, one_way=True), PARTITION_S)
+
+    def test_stalled_downloader_searches_on(self) -> None:
+        """While peers have nothing for us, others are looked for every STALL_SEARCH_S."""
+        world, _, stations = healing.swarm(1, 2)
+        stations[1].host.crash()
+        world.run(300)
+        searches: list[float] = []
+        watched, search = stations[2].session.membership, Memberships.search
+
+        def record(memberships: Memberships) -> None:
+            if memberships is watched:
+                searches.append(world.now)
+            search(memberships)
+
+        self.patch(Memberships, "search", record)
+        world.run(10 * limits.STALL_SEARCH_S[1])
+        self.assertIn(len(searches), range(5, 12))
 
     def test_seed_back(self) -> None:
         """A seed that comes back is used within half a minute, however long it was away."""
