@@ -124,6 +124,8 @@ FLEET_DONE_S: Final = 10.0
 """A node stays so long when its fleet is done, so that word of it reaches everybody."""
 
 # --- terminal ---
+OWN_ADDRESSES_TOLD: Final = 3
+"""Of this machine, in the command for receivers."""
 PRINTED_CHARACTERS: Final = 200
 """Of a name or address from outside on a line for people; the middle is cut out."""
 PROGRESS_LINE_S: Final = 5.0

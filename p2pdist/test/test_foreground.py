@@ -14,8 +14,15 @@ from p2pdist.errors import (
     NoPeersFound,
     StorageError,
 )
-from p2pdist.faces.cli.foreground import Foreground, TimedOut, make_config, read_descriptor
+from p2pdist.faces.cli.foreground import (
+    Foreground,
+    TimedOut,
+    make_config,
+    read_descriptor,
+    receiver_command,
+)
 from p2pdist.ids import HashKey
+from p2pdist.secret import Secret
 from p2pdist.stages import Stage
 from p2pdist.swarm.throttle import RateLimits
 from p2pdist.test.servicesworld import Station, failures_of, pointing
@@ -202,6 +209,25 @@ class OptionTests(TestCase):
         for option in ("upload_limit", "download_limit"):
             error = self.assertRaises(ConfigurationError, rates, **{option: "x"})
             self.assertIn(f"--{option.replace('_', '-')} 'x'", str(error))
+
+    def test_what_receivers_type(self):
+        """The link as it is, with this machine's addresses where it names no node."""
+        link = f"p2pdist:b3:{'ab' * 32}"
+        named, bare = read_descriptor(f"{link}?n=10.0.0.5"), read_descriptor(link)
+        own = tuple(f"10.0.0.{number}" for number in range(9))
+        found = receiver_command("x", named, 7000, (), own)
+        self.assertEqual(f"p2pdist get '{link}?n=10.0.0.5:7667'", found)
+        found = receiver_command("x", bare, 7000, (), own)
+        self.assertEqual(limits.OWN_ADDRESSES_TOLD, found.count("n=10.0.0."))
+        self.assertIn("n=10.0.0.0:7000", found)
+        self.assertIn("n=[::1]:7000", receiver_command("x", bare, 7000, ("::1",), own))
+        self.assertIn("n=10.0.0.0:7000", receiver_command("x", bare, 7000, ("0.0.0.0",), own))
+
+    def test_what_receivers_of_a_private_content_type(self):
+        """The descriptor's file, for no link has the secret; and where this machine is."""
+        private = evolve(read_descriptor(f"p2pdist:b3:{'ab' * 32}"), secrets=(Secret(bytes(32)),))
+        found = receiver_command("/srv/my model.desc", private, 7000, ("10.0.0.1",), ())
+        self.assertEqual("p2pdist get 'my model.desc' --node 10.0.0.1:7000", found)
 
     def test_listen_is_checked(self):
         """``--listen`` takes IP addresses only."""

@@ -11,11 +11,12 @@ from p2pdist.faces.cli.foreground import (
     make_config,
     node_options,
     read_descriptor,
+    receiver_command,
     signer_options,
 )
 from p2pdist.faces.cli.output import Output, reports_errors
 from p2pdist.faces.process import run_until_done
-from p2pdist.machine import Machine
+from p2pdist.machine import Machine, private_addresses
 from p2pdist.standing import SessionStatus
 
 
@@ -50,13 +51,17 @@ def seed(
 
     def seeding(status: SessionStatus, port: int) -> None:
         output.line(f"seeding {status.path} on port {port}; interrupt to stop")
-        output.line(f"elsewhere: p2pdist get '{descriptor.to_uri()}'")
+        command = receiver_command(what, descriptor, port, config.listen, private_addresses())
+        output.line(f"elsewhere: {command}")
         output.result(
             {
                 "path": status.path,
                 "hash_key": status.hash_key,
                 "port": port,
                 "uri": descriptor.to_uri(),
+                "receive": receiver_command(
+                    what, descriptor, port, config.listen, private_addresses()
+                ),
             }
         )
 
