@@ -118,8 +118,11 @@ async def hash_pieces(
         return size
 
     def job(index: int) -> bytes:
+        start, size = geometry.offset_of(index), geometry.size_of(index)
         try:
-            return tree.hash(geometry.offset_of(index), geometry.size_of(index))[0]
+            if ours:
+                _forget(tree, start, size)
+            return tree.hash(start, size)[0]
         except OSError as error:
             if _absent(error, ours=ours):
                 return _NO_HASH
@@ -139,6 +142,15 @@ async def hash_pieces(
     except OSError as error:
         raise storage_error(error, tree.path) from error
     return bytes(hashes)
+
+
+def _forget(tree: FileTree, start: int, size: int) -> None:
+    """Ask the device for what comes, not the cache.
+
+    After a sync that failed, in a process before, the kernel holds bytes that it takes for written
+    and that never reached the device: the next sync would prove nothing about them.
+    """
+    tree.forget(start, size)
 
 
 def _known(hashes: bytearray, index: int) -> bool:
@@ -241,8 +253,10 @@ async def good_pieces(
     found = []
 
     def job(index: int) -> bool:
+        start, size = geometry.offset_of(index), geometry.size_of(index)
         try:
-            digest, _ = tree.hash(geometry.offset_of(index), geometry.size_of(index))
+            _forget(tree, start, size)
+            digest, _ = tree.hash(start, size)
         except OSError as error:
             if _absent(error, ours=True):
                 return False

@@ -25,6 +25,7 @@ GROUP = 10
 FOUND = {
     4: "a restarted bootstrap node had forgotten the seed, which told it again after 15 minutes",
     18: "a seed whose only way in was lost looked for it again after 4 minutes",
+    11302: "bytes of a failed sync were found in the cache by the next process, and never written",
 }
 """Seeds of full size that failed once, and why."""
 
