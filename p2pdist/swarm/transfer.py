@@ -144,6 +144,7 @@ class Transfer:
         )
         self._pause = DiskPause(clock, events.paused, events.resumed)
         self._trouble = ""
+        self._started = False
         self._busy = 0  # workers and store operations of ours under way
         self._ticker = Ticker(clock, self._tick, self._rests)
         self._stopping: Deferred[None] | None = None
@@ -151,11 +152,16 @@ class Transfer:
     # --- for the session ---
 
     def start(self, store: Store | None) -> None:
-        """Begin; with a store the pieces are exchanged at once, complete or not."""
+        """Begin; with a store the pieces are exchanged at once, complete or not.
+
+        Peers may have called before; nothing is asked of them while the disk is looked at.
+        """
+        self._started = True
         self._ticker.start()
         if store is not None:
             self._metadata = store.metadata
             self._store_opened(store)
+        self._ask_for_metadata()
 
     def peer_joined(
         self, address: Address, node_id: NodeID, *, dial_now: bool, is_open: bool = True
@@ -335,7 +341,8 @@ class Transfer:
             known.connection.sender.send(metadata_parcel(encoded))
 
     def _ask_for_metadata(self) -> None:
-        if self._metadata is None and not (self._stopping or self._busy or self._trouble):
+        idle = self._started and not (self._stopping or self._busy or self._trouble)
+        if self._metadata is None and idle:
             node_id = self._fetch.ask(self._clock.seconds())
             if node_id is not None:
                 self._roster.members[node_id].connection.send(MetadataRequest())

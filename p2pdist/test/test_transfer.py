@@ -194,6 +194,22 @@ class RelayTests(SwarmCase):
         self.finish(self.nodes)
         self.stop()
 
+    def test_nothing_is_asked_before_the_disk_was_looked_at(self) -> None:
+        """Peers may call while a node still hashes; what they know is asked for afterwards.
+
+        Else two would open the same download, and the second would call it in use.
+        """
+        content = file_of(6)
+        seed, leech = self.node(1, content), self.node(2, content)
+        seed.seed()
+        seed.meet(leech)
+        self.world.run(10)
+        self.assertEqual(1, len(leech.transfer.connections()))
+        self.assertEqual([], leech.events.seen, "connected, and that is all")
+        leech.leech()
+        self.finish([leech], timeout=20)
+        self.stop()
+
     def test_missing_piece_is_named(self) -> None:
         """When nobody connected has the last piece, the transfer says which one it waits for."""
         content = file_of(4)
