@@ -51,6 +51,8 @@ class GroupSync:
             together, self._waiting = self._waiting, []
             try:
                 await self._flush()
+            except GeneratorExit:
+                raise  # nobody waits any more: all of it is being forgotten
             except BaseException:  # noqa: BLE001 -- whatever it is, it belongs to those who wait
                 outcome = Failure()
         for waiting in together:

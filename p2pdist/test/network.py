@@ -142,7 +142,8 @@ class Host(Machine):
         """
         left = [repr(call) for call in self.reactor.getDelayedCalls()]
         left += [repr(selectable) for selectable in self.reactor.getReaders()]
-        return left + [f"connection to {stream.peer_address}" for stream in self.streams]
+        streams = [stream for stream in self.streams if stream.owned]
+        return left + [f"connection to {stream.peer_address}" for stream in streams]
 
     def _note(self, kind: str) -> None:
         self.world.record((self.name, 0), (self.name, 0), kind)

@@ -33,12 +33,14 @@ class StreamSocket(Socket):
 
     Attributes:
         vanished: its machine crashed.
+        owned: a process has it; one that was not accepted yet is the kernel's alone.
         peer_address: ``(ip, port)`` of the other end.
     """
 
     def __init__(self, machine: Machine, family: int) -> None:
         super().__init__(machine, family)
         self.vanished = False
+        self.owned = False
         self.peer_address: SocketAddress = ("", 0)
         self._state = "new"
         self._out: Pipe | None = None
@@ -62,6 +64,7 @@ class StreamSocket(Socket):
             return errno.EISCONN
         if self._state == "connecting":
             return errno.EALREADY
+        self.owned = True
         target = parse_ip(address[0])[1]
         try:
             self.ip = self.machine.source_for(target, self.ip)
@@ -282,6 +285,7 @@ class ListeningSocket(Socket):
         if not self._pending:
             raise BlockingIOError(errno.EWOULDBLOCK, "nobody there")
         accepted = self._pending.popleft()
+        accepted.owned = True
         return accepted, accepted.getpeername()
 
     def readable(self) -> bool:
