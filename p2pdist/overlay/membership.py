@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
@@ -305,8 +305,10 @@ class Membership:
             return
         if len(self.joined) >= limits.JOINED_PEERS or not self.network.approachable(address):
             return
-        if any(peer.address == address for peer in self.joined.values()):
+        known = next((peer for peer in self.joined.values() if peer.address == address), None)
+        if known is not None:
             self._found()
+            self.check(known.node_id).addCallback(lambda _: self._there_again(known))
             return
         if len(self._trying) >= limits.PING_PARALLEL:
             if len(self._candidates) < limits.SAVED_PEERS + limits.LOOKUP_CANDIDATES:
@@ -477,24 +479,20 @@ class Membership:
         if self._running and not self.joined and not self._searching:
             self._search_in(AGAIN_S)
 
-    def check(self, node_id: NodeID) -> Deferred[None]:
-        """Ping a joined peer whose connection broke; drop it if it is silent.
+    def _there_again(self, peer: JoinedPeer) -> None:
+        """It answered: whoever waits before calling it need not, as after the end of a partition."""
+        if self._running and self.joined.get(peer.node_id) is peer:
+            self.events.peer_joined(peer, by_us=True)
 
-        Returns:
-            Fires when that is clear; never fails.
-        """
+    def check(self, node_id: NodeID) -> Deferred[None]:
+        """Ping a joined peer, and drop it if it is silent; fires when that is clear, never fails."""
         peer = self.joined.get(node_id)
-        done: Deferred[None] = Deferred()
         if peer is None:
-            done.callback(None)
-            return done
+            return succeed(None)
 
         def silent(failure: Failure) -> None:
             failure.trap(RPCError, NodeStopped)
             if failure.check(RequestTimedOut):
                 self._drop(peer)
 
-        self.network.contact(peer.address).addCallbacks(lambda _pong: None, silent).chainDeferred(
-            done
-        )
-        return done
+        return self.network.contact(peer.address).addCallbacks(lambda _pong: None, silent)
