@@ -19,11 +19,13 @@ class JoinedPeer:
         node_id: its node.
         address: where it is, UDP and TCP.
         status: what it last declared; idle at first.
+        since: when it joined, or was seen again.
     """
 
     node_id: NodeID
     address: Address
     status: Status
+    since: float = 0.0
 
 
 class MembershipEvents(Protocol):

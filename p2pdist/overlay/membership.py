@@ -308,7 +308,8 @@ class Membership:
         known = next((peer for peer in self.joined.values() if peer.address == address), None)
         if known is not None:
             self._found()
-            self.check(known.node_id).addCallback(lambda _: self._there_again(known))
+            if self.network.clock.seconds() - known.since >= limits.STALL_SEARCH_S[0]:
+                self.check(known.node_id).addCallback(lambda _: self._there_again(known))
             return
         if len(self._trying) >= limits.PING_PARALLEL:
             if len(self._candidates) < limits.SAVED_PEERS + limits.LOOKUP_CANDIDATES:
@@ -457,7 +458,7 @@ class Membership:
         self.network.peers.put(
             self.topic, peer.node_id, peer.address, peer.status, 0, now, joined=True
         )
-        self._failures = 0
+        self._failures, peer.since = 0, now
         if self._next_search is not None:
             self._next_search.cancel()
             self._next_search = None
@@ -480,12 +481,13 @@ class Membership:
             self._search_in(AGAIN_S)
 
     def _there_again(self, peer: JoinedPeer) -> None:
-        """It answered: whoever waits before calling it need not, as after the end of a partition."""
+        """It answered: who waits before calling it need not, as when a partition has ended."""
         if self._running and self.joined.get(peer.node_id) is peer:
+            peer.since = self.network.clock.seconds()
             self.events.peer_joined(peer, by_us=True)
 
     def check(self, node_id: NodeID) -> Deferred[None]:
-        """Ping a joined peer, and drop it if it is silent; fires when that is clear, never fails."""
+        """Ping a joined peer and drop it if it is silent; fires when that is clear, never fails."""
         peer = self.joined.get(node_id)
         if peer is None:
             return succeed(None)
