@@ -14,6 +14,7 @@ from typing import Any
 from attrs import asdict, define, field
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else every child compiles the package anew
 
 PACKAGES = ("twisted", "msgpack", "cryptography", "blake3")
 

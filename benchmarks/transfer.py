@@ -300,6 +300,7 @@ class Course:
         finally:
             seed.kill()  # else it says goodbye
             seed.end()
+            self._tracker.peer = 0  # libtorrent stands still when sent to where nobody listens
 
 
 def wait_for_port(port: int) -> None:
