@@ -16,6 +16,9 @@ from typing import NamedTuple
 from p2pdist import limits
 from p2pdist.errors import MalformedMessage
 
+ANY = frozenset({"0.0.0.0", "::"})  # noqa: S104 -- compared, not bound
+"""Addresses that stand for all of this machine's."""
+
 
 class Address(NamedTuple):
     """A node's or peer's socket address; UDP and TCP share the port number.

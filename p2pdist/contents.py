@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IReactorTCP
 
 from p2pdist import limits
-from p2pdist.addresses import Address
+from p2pdist.addresses import ANY, Address
 from p2pdist.census.records import Report
 from p2pdist.config import Config
 from p2pdist.content import Metadata
@@ -44,9 +44,6 @@ from p2pdist.swarm.swarms import Swarms
 from p2pdist.swarm.throttle import RateLimits
 from p2pdist.swarm.transfer import Transfer, TransferEvents
 from p2pdist.swarm.transport import Transports, Way
-
-ANY = frozenset({"0.0.0.0", "::"})  # noqa: S104 -- compared, not bound
-"""Addresses that stand for all of this machine's."""
 
 
 @frozen

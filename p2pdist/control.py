@@ -28,9 +28,10 @@ from twisted.python.failure import Failure
 from p2pdist import __version__, closeup, limits
 from p2pdist.closeup import PieceMap
 from p2pdist.config import parse_rate
-from p2pdist.descriptor import Descriptor, DescriptorParser
+from p2pdist.descriptor import URI_SCHEME, Descriptor, DescriptorParser
 from p2pdist.errors import ConfigurationError, P2PDistError
 from p2pdist.fleet import SENTENCES, Host
+from p2pdist.handout import receiver_command
 from p2pdist.ids import HashKey, format_hash_key
 from p2pdist.logs import new_logger
 from p2pdist.service import P2PDistService
@@ -218,8 +219,20 @@ class Control:
         return {"limits": _rates(target.limits)}
 
     def _add(self, params: Result) -> Result:
-        session = self.service.add(self._descriptor(params), path=_text(params, "path", None))
-        return {"name": session.name, "hash_key": format_hash_key(session.descriptor.hash_key)}
+        descriptor = self._descriptor(params)
+        session = self.service.add(descriptor, path=_text(params, "path", None))
+        service = self.service
+        return {
+            "name": session.name,
+            "hash_key": format_hash_key(descriptor.hash_key),
+            "receive": receiver_command(
+                str(params["descriptor"]),
+                descriptor,
+                service.port,
+                service.config.listen,
+                service.contents.machine.own_addresses,
+            ),
+        }
 
     def _descriptor(self, params: Result) -> Descriptor:
         path = _text(params, "descriptor", None)
@@ -227,7 +240,7 @@ class Control:
             raise ConfigurationError(
                 "add needs a descriptor: the path of its file, or its one line"
             )
-        if path.startswith("p2pdist:"):
+        if path.startswith(URI_SCHEME):
             return self._parser.parse_uri(path)
         if not os.path.isabs(path):  # noqa: PTH117 -- the asker's folder is not ours
             raise ConfigurationError(f"{path[:200]!a}: a path from the root is needed")

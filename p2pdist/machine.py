@@ -6,6 +6,7 @@ Job: :class:`Machine` names the seams (time, sockets, threads, files, names, cha
 
 from __future__ import annotations
 
+import ipaddress
 import random
 import resource
 import secrets
@@ -14,6 +15,7 @@ import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from attrs import define, field, frozen
@@ -47,6 +49,7 @@ class Machine:
         machine_id: what tells this machine from its clones.
         timer: seconds, for measuring work in workers; any thread may call it.
         private_addresses: private IPv4 addresses of this machine, for LAN discovery.
+        own_addresses: of this machine that others may reach.
         local_address: returns the IP that a datagram to an address leaves from, or ``None``.
         open_files: files and sockets this process may have open.
     """
@@ -61,6 +64,7 @@ class Machine:
     machine_id: bytes = b""
     timer: Callable[[], float] = time.perf_counter
     private_addresses: tuple[str, ...] = ()
+    own_addresses: tuple[str, ...] = ()
     local_address: LocalAddress = nowhere
     open_files: int = limits.FILES_WANTED
 
@@ -80,6 +84,7 @@ def real_machine(reactor: Any) -> Machine:
         wall=time.time,  # noqa: TID251 -- here the clock is what is injected
         machine_id=read_machine_id(),
         private_addresses=private_addresses(),
+        own_addresses=own_addresses(),
         local_address=local_address,
         open_files=allow_files(),
     )
@@ -154,8 +159,23 @@ def local_address(towards: Address) -> str | None:
         return None
 
 
+def own_addresses() -> tuple[str, ...]:
+    """Return the addresses of this machine that others may reach, the nearer ones first.
+
+    Loopback and link-local are left out; empty where the system does not tell.
+    """
+    every = [*_ipv4_addresses(), *_ipv6_addresses()]
+    here = [Address(ip, 1) for ip in every if not ipaddress.ip_address(ip).is_link_local]
+    far = [address for address in here if scope(address) is not Scope.LOOPBACK]
+    return tuple(address.host for address in sorted(far, key=scope))
+
+
 def private_addresses() -> tuple[str, ...]:
     """Return the private IPv4 addresses of this machine; empty where it cannot tell."""
+    return tuple(ip for ip in _ipv4_addresses() if scope(Address(ip, 1)) is Scope.PRIVATE)
+
+
+def _ipv4_addresses() -> list[str]:
     found = []
     with suppress(ImportError, OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         import fcntl
@@ -166,4 +186,11 @@ def private_addresses() -> tuple[str, ...]:
                 request = struct.pack("256s", name.encode()[:15])
                 answer = fcntl.ioctl(probe.fileno(), get_address, request)
                 found.append(socket.inet_ntoa(answer[20:24]))
-    return tuple(ip for ip in found if scope(Address(ip, 1)) is Scope.PRIVATE)
+    return found
+
+
+def _ipv6_addresses() -> list[str]:
+    with suppress(OSError):  # a system without IPv6, or another than Linux
+        lines = Path("/proc/net/if_inet6").read_text(encoding="ascii").splitlines()
+        return [str(ipaddress.IPv6Address(bytes.fromhex(line[:32]))) for line in lines]
+    return []

@@ -16,9 +16,8 @@ from twisted.internet.interfaces import IReactorUNIX
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
-from p2pdist.addresses import HostPort, parse_host_port
+from p2pdist.addresses import ANY, HostPort, parse_host_port
 from p2pdist.config import Config, default_state_dir, parse_limits, parse_listen, parse_port
-from p2pdist.contents import ANY
 from p2pdist.control import Control, ControlService
 from p2pdist.daemon.inherited import inherited_by_process
 from p2pdist.descriptor import Descriptor, DescriptorParser

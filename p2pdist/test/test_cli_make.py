@@ -124,6 +124,8 @@ class MakeTests(MakeCase):
         """Without --node it says where that works, and what to do elsewhere."""
         result = self.make("data")
         self.assertIn("local network only", result.stdout)
+        last = result.stdout.splitlines()[-1]
+        self.assertTrue(last.startswith("    p2pdist get "), "and ends with what to type")
         self.assertNotIn("--port", result.stdout)
 
     def test_json(self):
@@ -133,6 +135,7 @@ class MakeTests(MakeCase):
         made = DescriptorParser().parse_file(values["descriptor"])
         self.assertEqual(str(self.folder / "data.desc"), values["descriptor"])
         self.assertEqual(made.to_uri(), values["uri"])
+        self.assertEqual("p2pdist get data.desc", values["receive"])
         facts = ("name", "length", "piece_length", "pieces", "files", "nodes", "sha256")
         self.assertEqual(
             ["data", 3, limits.PIECE_LENGTH_MIN, 1, 2, ["n1:7667"], None],

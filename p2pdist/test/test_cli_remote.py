@@ -200,7 +200,8 @@ class TellTests(CommandCase):
 
     def test_commands(self):
         """Each command asks for what it says."""
-        self.answers = [{"name": "model.bin", "limits": {"upload": 1024, "download": None}}]
+        rates = {"upload": 1024, "download": None}
+        self.answers = [{"name": "model.bin", "limits": rates, "receive": "p2pdist get x.desc"}]
         for arguments, asked in (
             (("remove", "model.bin"), ("remove", {"content": "model.bin"})),
             (("pause",), ("pause", {})),
@@ -217,6 +218,8 @@ class TellTests(CommandCase):
             self.run_command("limit", "--upload", "1K").output,
         )
         self.assertEqual(4, self.run_command("limit").exit_code)
+        said = self.run_command("add", "x.desc").output
+        self.assertTrue(said.endswith("elsewhere: p2pdist get x.desc\n"), said)
 
 
 class SocketTests(TestCase):

@@ -12,27 +12,12 @@ from p2pdist import limits
 from p2pdist.control import Control, ControlFactory, ControlProtocol
 from p2pdist.descriptor import DescriptorParser
 from p2pdist.stages import Stage
-from p2pdist.test.network import World
-from p2pdist.test.servicesworld import Station, pointing
-from p2pdist.test.storehouse import one_file
-from p2pdist.test.support import TestCase
-from p2pdist.test.test_sim_swarm import lan
+from p2pdist.test.pairworld import PairCase
+from p2pdist.test.servicesworld import pointing
 
 
-class ControlCase(TestCase):
-    """A seed and a downloader of one content, the latter under control."""
-
-    def setUp(self):
-        """Start both."""
-        self.made = one_file()
-        self.world: World = lan()
-        self.seed = Station.at(self.world, "10.0.1.1")
-        self.seed.store(self.made)
-        self.seed.run(self.made.descriptor(), name="seed-host")
-        self.world.run(2)
-        self.leech = Station.at(self.world, "10.0.1.2")
-        self.service = self.leech.run(pointing(self.made, self.seed), name="leech-host")
-        self.control = Control(self.service, DescriptorParser())
+class ControlCase(PairCase):
+    """The downloader under control, and how it is asked."""
 
     def answer(self, line: bytes) -> dict[str, Any]:
         """Return what is answered to one line."""
@@ -51,11 +36,6 @@ class ControlCase(TestCase):
         """Return code and message of a refused request."""
         answer = self.answer(json.dumps({"method": method, "params": params}).encode())
         return answer["error"]["code"], answer["error"]["message"]
-
-    def finish(self) -> None:
-        """Let the download end."""
-        self.world.run_until(lambda: self.leech.session.stage is Stage.SEEDING, timeout=60)
-        self.world.run(3)
 
 
 class AskingTests(ControlCase):
@@ -174,7 +154,8 @@ class TellingTests(ControlCase):
         self.ask("remove")
         self.assertEqual([], self.ask("status")["contents"])
         self.assertTrue(self.leech.holds(self.made))
-        self.ask("add", descriptor=uri)
+        added = self.ask("add", descriptor=uri)
+        self.assertEqual(f"p2pdist get '{uri}'", added["receive"])
         self.finish()
         code, _ = self.refusal("add", descriptor="not-from-the-root.desc")
         self.assertEqual(4, code)

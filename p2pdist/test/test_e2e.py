@@ -10,6 +10,7 @@ import filecmp
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import socket
@@ -89,7 +90,7 @@ class Script(Talker):
     """A process that is no twistd, followed likewise."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         super().__init__("script", folder)
 
 
@@ -226,6 +227,28 @@ class ProcessTests(TestCase):
         copy.write_bytes(b"?" + copy.read_bytes()[1:])
         out, _, code = await command("verify", str(descriptor), "--directory", str(here))
         self.assertEqual(1, code)
+
+    async def test_senders_end_with_what_receivers_type(self):
+        """What ``seed`` prints last fetches the content, and so does what ``get --seed`` prints."""
+        path, descriptor = self.small_seed("small")
+        file = self.folder / "it.desc"
+        file.write_text(descriptor.to_toml())
+        typed = f"p2pdist seed {file} --path {path}"
+        for name in ("seed", "get"):
+            sender = Script(self.folder / name)
+            self.type(sender, f"{typed} --listen 127.0.0.1 --directory {self.folder / name}")
+            await sender.said("elsewhere: ")
+            typed = sender.lines[-1].partition("elsewhere: ")[2] + " --seed"
+            self.assertIn("?n=127.0.0.1:", typed)
+        self.assertTrue(filecmp.cmp(path, self.folder / "get" / path.name, shallow=False))
+
+    def type(self, process: Script, line: str) -> None:
+        """Run a ``p2pdist`` command as a shell would split it."""
+        code = "from p2pdist.faces.cli.main import main; main()"
+        words = [sys.executable, "-c", code, *shlex.split(line)[1:]]
+        environment = {**os.environ, "PYTHONPATH": ROOT, "PYTHONUNBUFFERED": "1"}
+        reactor.spawnProcess(process, sys.executable, words, environment)
+        self.processes.append(process)
 
     async def test_refusals_are_one_line(self):
         """Port in use, busy state directory and a bad descriptor: one line, the documented code."""

@@ -19,8 +19,8 @@ from p2pdist.faces.cli.foreground import (
     TimedOut,
     make_config,
     read_descriptor,
-    receiver_command,
 )
+from p2pdist.handout import receiver_command
 from p2pdist.ids import HashKey
 from p2pdist.secret import Secret
 from p2pdist.stages import Stage
@@ -228,6 +228,13 @@ class OptionTests(TestCase):
         private = evolve(read_descriptor(f"p2pdist:b3:{'ab' * 32}"), secrets=(Secret(bytes(32)),))
         found = receiver_command("/srv/my model.desc", private, 7000, ("10.0.0.1",), ())
         self.assertEqual("p2pdist get 'my model.desc' --node 10.0.0.1:7000", found)
+
+    def test_what_receivers_of_a_secret_file_type(self):
+        """Who was given ``--secret-file`` tells the others to give it too."""
+        link = f"p2pdist:b3:{'ab' * 32}"
+        private = evolve(read_descriptor(link), secrets=(Secret(bytes(32)),))
+        found = receiver_command(link, private, 7000, (), ("10.0.0.1",), "/etc/my.secret")
+        self.assertEqual(f"p2pdist get '{link}?n=10.0.0.1:7000' --secret-file my.secret", found)
 
     def test_listen_is_checked(self):
         """``--listen`` takes IP addresses only."""

@@ -16,6 +16,7 @@ from p2pdist.faces.process import steady
 from p2pdist.machine import (
     allow_files,
     local_address,
+    own_addresses,
     private_addresses,
     real_machine,
     resolve_with,
@@ -123,6 +124,13 @@ class RealMachineTests(TestCase):
         """Only private IPv4 addresses of this machine count, and never loopback."""
         for ip in private_addresses():
             self.assertIs(Scope.PRIVATE, scope(Address(ip, 1)))
+
+    def test_own_addresses(self):
+        """What others are told of this machine is reachable: no loopback; the nearest first."""
+        scopes = [scope(Address(ip, 1)) for ip in own_addresses()]
+        self.assertNotIn(Scope.LOOPBACK, scopes)
+        self.assertEqual(sorted(scopes), scopes)
+        self.assertLessEqual(set(private_addresses()), set(own_addresses()))
 
     def test_local_address(self):
         """A datagram to an address of our own can leave from that very address, others cannot."""

@@ -15,13 +15,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 
-from p2pdist.control import Control
-from p2pdist.descriptor import DescriptorParser
-from p2pdist.test.network import World
-from p2pdist.test.servicesworld import Station, pointing
-from p2pdist.test.storehouse import Content, one_file
-from p2pdist.test.support import TestCase
-from p2pdist.test.test_sim_swarm import lan
+from p2pdist.test.pairworld import PairCase
 from p2pdist.web.service import WebService
 
 PORT = 7680
@@ -113,20 +107,12 @@ def events(body: bytes) -> list[tuple[str, Any]]:
     return found
 
 
-class WebCase(TestCase):
+class WebCase(PairCase):
     """A seed and a downloader of one content, the latter with a page."""
 
     def setUp(self) -> None:
-        """Start both."""
-        self.made: Content = one_file()
-        self.world: World = lan()
-        self.seed = Station.at(self.world, "10.0.1.1")
-        self.seed.store(self.made)
-        self.seed.run(self.made.descriptor(), name="seed-host")
-        self.world.run(2)
-        self.leech = Station.at(self.world, "10.0.1.2")
-        self.service = self.leech.run(pointing(self.made, self.seed), name="leech-host")
-        self.control = Control(self.service, DescriptorParser())
+        """Start both, and the page."""
+        super().setUp()
         self.reactor: Any = MemoryReactorClock()
         self.web = WebService(self.reactor, self.control, PORT, TOKEN)
         self.web.startService()

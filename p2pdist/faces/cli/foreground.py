@@ -7,7 +7,6 @@ Tests: ``test_foreground``, ``test_e2e``.
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -21,8 +20,7 @@ from twisted.python.failure import Failure
 from p2pdist import limits
 from p2pdist.addresses import HostPort
 from p2pdist.config import Config, parse_listen, parse_rate
-from p2pdist.contents import ANY
-from p2pdist.descriptor import Descriptor, DescriptorParser
+from p2pdist.descriptor import URI_SCHEME, Descriptor, DescriptorParser
 from p2pdist.errors import ConfigurationError, NoPeersFound, P2PDistError
 from p2pdist.faces.cli.make import parse_node
 from p2pdist.faces.cli.output import Meter, Output
@@ -35,8 +33,6 @@ from p2pdist.session import Session
 from p2pdist.stages import Stage
 from p2pdist.standing import SessionStatus
 from p2pdist.swarm.throttle import RateLimits
-
-URI_PREFIX = "p2pdist:"
 
 
 class TimedOut(P2PDistError):
@@ -169,7 +165,7 @@ def read_descriptor(
         ConfigurationError: one of the other files cannot be used.
     """
     parser = DescriptorParser(asked_signers(allowed_signers, revoked_keys))
-    is_link = what.startswith(URI_PREFIX)
+    is_link = what.startswith(URI_SCHEME)
     descriptor = parser.parse_uri(what) if is_link else parser.parse_file(what)
     if secret_file is not None:
         if descriptor.private:
@@ -178,32 +174,6 @@ def read_descriptor(
     if descriptor.signed_by is not None:
         Output().note(f"{what}: signed by {descriptor.signed_by}")
     return descriptor
-
-
-def receiver_command(
-    what: str, descriptor: Descriptor, port: int, listen: tuple[str, ...], own: tuple[str, ...]
-) -> str:
-    """Return what to type on the machines that want a content seeded here.
-
-    Args:
-        what: the descriptor's file, or the link, as it was given.
-        descriptor: what it says; if it names no node, this machine is named in its place.
-        port: of the node.
-        listen: addresses the node listens on; empty for all.
-        own: addresses of this machine that others may reach.
-    """
-    if descriptor.private:  # the link never has the secret: the file goes to each machine
-        file = os.path.basename(what)  # noqa: PTH119 -- text
-        node = "" if descriptor.nodes else "".join(f" --node {n}" for n in _here(port, listen, own))
-        return f"p2pdist get {shlex.quote(file)}{node}"
-    nodes = descriptor.nodes or _here(port, listen, own)
-    return f"p2pdist get {shlex.quote(evolve(descriptor, nodes=nodes).to_uri())}"
-
-
-def _here(port: int, listen: tuple[str, ...], own: tuple[str, ...]) -> tuple[HostPort, ...]:
-    """Return this node's addresses, at most ``limits.OWN_ADDRESSES_TOLD``."""
-    hosts = tuple(ip for ip in listen if ip not in ANY) or own
-    return tuple(HostPort(ip, port) for ip in hosts[: limits.OWN_ADDRESSES_TOLD])
 
 
 @define(eq=False)

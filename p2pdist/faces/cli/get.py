@@ -19,7 +19,8 @@ from p2pdist.faces.cli.foreground import (
 )
 from p2pdist.faces.cli.output import Output, format_bytes, format_duration, reports_errors
 from p2pdist.faces.process import run_until_done
-from p2pdist.machine import Machine
+from p2pdist.handout import receiver_command
+from p2pdist.machine import Machine, own_addresses
 from p2pdist.standing import SessionStatus
 
 
@@ -34,8 +35,8 @@ def check_timeout(_context: click.Context, _option: click.Parameter, value: floa
     return value
 
 
-def report(output: Output, status: SessionStatus, seconds: float) -> None:
-    """Print that the content is complete: where, how much, how fast."""
+def report(output: Output, status: SessionStatus, seconds: float, **more: Any) -> None:
+    """Print that the content is complete: where, how much, how fast; ``more`` goes into JSON."""
     progress = status.progress
     took = f"{seconds:.1f} s" if seconds < 10 else format_duration(seconds)
     output.line(
@@ -49,6 +50,7 @@ def report(output: Output, status: SessionStatus, seconds: float) -> None:
             "downloaded_bytes": progress.downloaded_bytes,
             "uploaded_bytes": progress.uploaded_bytes,
             "seconds": round(seconds, 3),
+            **more,
         }
     )
 
@@ -95,8 +97,12 @@ def get(
     started = output.now()
 
     def seeding(status: SessionStatus, port: int) -> None:
-        report(output, status, output.now() - started)
-        output.note(f"seeding on port {port}; interrupt to stop")
+        command = receiver_command(
+            what, descriptor, port, config.listen, own_addresses(), secret_file
+        )
+        report(output, status, output.now() - started, port=port, receive=command)
+        output.line(f"seeding on port {port}; interrupt to stop")
+        output.line(f"elsewhere: {command}")
 
     with output.progress(descriptor.name or "download") as meter:
 

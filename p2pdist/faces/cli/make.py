@@ -257,6 +257,7 @@ def _summary(target: Path, descriptor: Descriptor, metadata: Metadata) -> dict[s
         "sha256": descriptor.sha256,
         "private": descriptor.private,
         "secret_file": descriptor.secret_file,
+        "receive": shlex.join(["p2pdist", "get", target.name]),
     }
 
 
@@ -285,13 +286,13 @@ def _tell(
     words.line("")
     words.line("Serve it here:")
     words.line(f"    p2pdist seed {here} --path {shlex.quote(str(path.absolute()))}{port}")
-    either = "" if descriptor.private else " or the one line"
-    words.line(f"Fetch it on every other machine, with the descriptor{either}:")
-    words.line(f"    p2pdist get {shlex.quote(target.name)}")
-    if not descriptor.private:
-        words.line(f"    p2pdist get {shlex.quote(descriptor.to_uri())}")
     if not descriptor.nodes:
         words.line(
             "No --node was given, so machines find each other on one local network only. "
             "Elsewhere add this machine's address: --node HOST:PORT."
         )
+    either = "" if descriptor.private else " or the one line"
+    words.line(f"Fetch it on every other machine, with the descriptor{either}:")
+    words.line(f"    p2pdist get {shlex.quote(target.name)}")
+    if not descriptor.private:
+        words.line(f"    p2pdist get {shlex.quote(descriptor.to_uri())}")

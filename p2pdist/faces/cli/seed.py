@@ -11,12 +11,12 @@ from p2pdist.faces.cli.foreground import (
     make_config,
     node_options,
     read_descriptor,
-    receiver_command,
     signer_options,
 )
 from p2pdist.faces.cli.output import Output, reports_errors
 from p2pdist.faces.process import run_until_done
-from p2pdist.machine import Machine, private_addresses
+from p2pdist.handout import receiver_command
+from p2pdist.machine import Machine, own_addresses
 from p2pdist.standing import SessionStatus
 
 
@@ -51,7 +51,9 @@ def seed(
 
     def seeding(status: SessionStatus, port: int) -> None:
         output.line(f"seeding {status.path} on port {port}; interrupt to stop")
-        command = receiver_command(what, descriptor, port, config.listen, private_addresses())
+        command = receiver_command(
+            what, descriptor, port, config.listen, own_addresses(), secret_file
+        )
         output.line(f"elsewhere: {command}")
         output.result(
             {
@@ -59,9 +61,7 @@ def seed(
                 "hash_key": status.hash_key,
                 "port": port,
                 "uri": descriptor.to_uri(),
-                "receive": receiver_command(
-                    what, descriptor, port, config.listen, private_addresses()
-                ),
+                "receive": command,
             }
         )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from p2pdist.descriptor import URI_SCHEME
 from p2pdist.errors import ConfigurationError
 from p2pdist.faces.cli.output import Output, format_rate, printable, reports_errors
 from p2pdist.faces.cli.remote import Remote, state_option
@@ -30,12 +31,13 @@ def absolute(path: str) -> str:
 @reports_errors
 def add(what: str, *, path: str | None, as_json: bool, state_dir: str | None) -> None:
     """Have the running node fetch and seed another content."""
-    descriptor = what if what.startswith("p2pdist:") else absolute(what)
+    descriptor = what if what.startswith(URI_SCHEME) else absolute(what)
     given = None if path is None else absolute(path)
     answer = Remote(state_dir).ask("add", descriptor=descriptor, path=given)
     output = Output(as_json)
     output.result(answer)
     output.line(f"added {printable(answer['name'])}")
+    output.line(f"elsewhere: {answer['receive']}")
 
 
 def _simple(name: str, text: str, done: str) -> click.Command:
