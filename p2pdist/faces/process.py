@@ -21,10 +21,12 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.python.failure import Failure
 
 from p2pdist.errors import ConfigurationError
+from p2pdist.logs import new_logger
 from p2pdist.machine import Machine, real_machine
 from p2pdist.signers import Signers, load_signers
 
 T = TypeVar("T")
+_log = new_logger()
 
 
 def steady(reactor: Any) -> Any:
@@ -39,21 +41,24 @@ def steady(reactor: Any) -> Any:
 def patient_once(reactor: Any) -> None:
     """Let the first SIGTERM or SIGINT stop in order, and the next one end the process at once.
 
-    Twisted stops a stopping reactor with a traceback. From the first signal on, the system's own
-    way holds: the process dies of the signal, whatever it is waiting for.
+    A stop in order is what was asked for, so twistd then ends with 0. Left alone, it would die of
+    the signal even after a clean stop, and stop a stopping reactor with a traceback. From the first
+    signal on, the system's own way holds: the process dies of the next, whatever it is waiting for.
     """
-    ways: dict[int, Callable[[int, Any], Any]] = {
-        signal.SIGTERM: reactor.sigTerm,
-        signal.SIGINT: reactor.sigInt,
-    }
+    ends = (signal.SIGTERM, signal.SIGINT)
 
-    def first(number: int, frame: Any) -> None:
-        for one in ways:
+    def stop(name: str) -> None:
+        _log.info("{signal}: stopping", signal=name)
+        with suppress(ReactorNotRunning):  # it is stopping already
+            reactor.stop()
+
+    def first(number: int, _frame: Any) -> None:
+        for one in ends:
             signal.signal(one, signal.SIG_DFL)
-        ways[number](number, frame)
+        reactor.callFromThread(stop, signal.Signals(number).name)
 
     def begin() -> None:
-        for one in ways:
+        for one in ends:
             signal.signal(one, first)
 
     reactor.callWhenRunning(begin)

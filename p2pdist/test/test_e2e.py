@@ -16,6 +16,8 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from twisted.internet import reactor  # noqa: TID251 -- real processes need the real one
@@ -46,16 +48,31 @@ def command(*arguments: str) -> Deferred[tuple[bytes, bytes, int]]:
 
 
 class Leech(TwistdProcess):
-    """A downloader that is killed in the middle."""
+    """A downloader that gets a signal in the middle.
 
-    kill_at = 20
+    Args:
+        name: for people.
+        folder: for downloads.
+        at: percent at which it does; 0 means as soon as it listens.
+        by: name of the signal.
+    """
+
+    def __init__(self, name: str, folder: Path, at: int, by: str = "KILL") -> None:
+        super().__init__(name, folder)
+        self.at = at
+        self.by = by
+        self.begun_at: int | None = None
+
+    def _read(self, line: str) -> None:
+        super()._read(line)
+        if self.listening.called and self.percent >= self.at and self.transport is not None:
+            self.at = 101
+            self.transport.signalProcess(self.by)
 
     def progressed(self, percent: int) -> None:
-        """End it at once, as ``kill -9`` does."""
+        """Note where it went on."""
         super().progressed(percent)
-        if percent >= self.kill_at and self.transport is not None:
-            self.kill_at = 101
-            self.transport.signalProcess("KILL")
+        self.begun_at = percent if self.begun_at is None else self.begun_at
 
 
 class Talker(TwistdProcess):
@@ -108,7 +125,7 @@ class ProcessTests(TestCase):
         self.addCleanup(lambda: gatherResults([process.stop() for process in self.processes]))
 
     def twistd(
-        self, name: str, *options: str, kind: type[TwistdProcess] = TwistdProcess
+        self, name: str, *options: str, kind: Callable[[str, Path], TwistdProcess] = TwistdProcess
     ) -> TwistdProcess:
         """Start ``twistd -n p2pdist``."""
         process = kind(name, self.folder / name)
@@ -182,24 +199,32 @@ class ProcessTests(TestCase):
                 modes = [(top / name).stat().st_mode & 0o111 for top in (original, copy)]
                 self.assertEqual(modes[0], modes[1], name)
 
-    async def test_resumes_after_kill_9(self):
-        """A downloader killed with SIGKILL in the middle ends with an equal copy when restarted."""
-        seed_folder = self.folder / "seed"
-        seed_folder.mkdir()
-        original = seed_folder / "model.bin"
-        original.write_bytes(random.Random(3).randbytes(48 * limits.MIB))
-        bootstrap = self.twistd("bootstrap")
-        port = await bootstrap.listening
-        descriptor = await self.described(original, f"127.0.0.1:{port}")
-        seed = self.twistd("seed", "--descriptor", str(descriptor))
+    async def test_resumes_after_kills(self):
+        """A downloader killed five times with SIGKILL loses nothing, stops with 0, ends right.
+
+        What it had when it was killed it has when it is started again.
+        """
+        original, descriptor = self.small_seed("seed", 12 * limits.MIB)
+        file = self.folder / "it.desc"
+        file.write_text(descriptor.to_toml())
+        options = ("--descriptor", str(file), "--no-lan")
+        seed = self.twistd("seed", *options, "--upload-limit", "8MiB")
+        port = await seed.listening
         await seed.complete
-        first = self.twistd("leech", "--descriptor", str(descriptor), kind=Leech)
-        await first.ended
-        self.assertEqual(-signal.SIGKILL, first.exit_code)
-        self.assertFalse((first.folder / "model.bin").exists())
-        second = self.twistd("leech", "--descriptor", str(descriptor))
-        await second.complete
-        self.assertTrue(filecmp.cmp(original, second.folder / "model.bin", shallow=False))
+        options += ("--node", f"127.0.0.1:{port}")
+        at, had = sorted(random.Random(7).sample(range(0, 80, 10), 5)), 0
+        for percent, by in (*((percent, "KILL") for percent in at), (90, "TERM")):
+            leech = self.twistd("leech", *options, kind=partial(Leech, at=percent, by=by))
+            assert isinstance(leech, Leech)
+            await leech.ended
+            self.assertEqual(0 if by == "TERM" else -signal.SIGKILL, leech.exit_code)
+            self.assertFalse((leech.folder / original.name).exists())
+            if leech.begun_at is not None:
+                self.assertGreaterEqual(leech.begun_at, had)
+            had = leech.percent
+        last = self.twistd("leech", *options)
+        await last.complete
+        self.assertTrue(filecmp.cmp(original, last.folder / original.name, shallow=False))
 
     async def test_get_seed_verify(self):
         """``get`` by link ends with 0 and an equal file; ``verify`` agrees, and notices damage."""
@@ -281,21 +306,25 @@ class ProcessTests(TestCase):
         self.assertIn(b"port is in use", errors)
         self.assertNotIn(b"Traceback", errors)
 
-    async def test_sigterm_ends_cleanly(self):
-        """SIGTERM stops the node in order; then twistd, as always, dies of the signal itself."""
-        running = self.twistd("running")
-        await running.listening
-        await running.stop()
-        self.assertEqual(-signal.SIGTERM, running.exit_code)
-        log = (self.folder / "running.log").read_text()
-        self.assertIn("Server Shut Down", log)
-        self.assertNotIn("Traceback", log)
+    async def test_signals_end_cleanly(self):
+        """SIGTERM and SIGINT stop the node in order; twistd ends with 0."""
+        for name in ("TERM", "INT"):
+            running = self.twistd(name)
+            await running.listening
+            assert running.transport is not None
+            running.transport.signalProcess(name)
+            await running.ended
+            self.assertEqual(0, running.exit_code)
+            log = (self.folder / f"{name}.log").read_text()
+            self.assertIn(f"SIG{name}: stopping", log)
+            self.assertIn("Server Shut Down", log)
+            self.assertNotIn("Traceback", log)
 
-    def small_seed(self, name: str) -> tuple[Path, Descriptor]:
+    def small_seed(self, name: str, length: int = 100_000) -> tuple[Path, Descriptor]:
         """Make a small file where the process called ``name`` looks for it."""
         path = self.folder / name / f"{name}.bin"
         path.parent.mkdir()
-        path.write_bytes(random.Random(name).randbytes(100_000))
+        path.write_bytes(random.Random(name).randbytes(length))
         source = scan(str(path))
         metadata = build_metadata(source, 65536, progress=None, threads=1)
         return path, Descriptor(hash_key=metadata.hash_key(), name=path.name)
