@@ -84,6 +84,10 @@ FIRST_CONTACT_TRIES: Final = 3
 FIRST_CONTACT_WINDOW_S: Final = 2.0
 CONTACT_RETRY_S: Final = 5.0
 CONTACT_RETRY_MAX_S: Final = 60.0
+CONTACT_RETRY_ONE_S: Final = 20.0
+"""The longest pause where the descriptor names one node, twice that with two, CONTACT_RETRY_MAX_S
+with more: all together get three pings a minute, so that those that are back answer within a minute
+although one ping in ten is lost. Source: ``benchmarks/reliability.py --row bootstraps-back``."""
 DNS_TIMEOUT_S: Final = 10.0
 DNS_ADDRESSES: Final = 8
 """Addresses of one name that are used."""

@@ -1,9 +1,9 @@
 """The way in: the addresses of ``nodes``, tried until they answer, and what each of them did.
 
-Job: resolve names off the reactor, ping every address at once, again after 5 s doubling to 60 s
-while it is silent and every ``limits.ENTRY_CHECK_S`` when it is not, and keep a state for each
-entry that tells an operator why nothing happens. It does NOT look for peers. An entry that answered
-is a neighbour from then on.
+Job: resolve names off the reactor, ping every address at once, again after 5 s doubling to 60 s (20
+where it is the only entry) while it is silent and every ``limits.ENTRY_CHECK_S`` when it is not,
+and keep a state for each entry that tells an operator why nothing happens. It does NOT look for
+peers. An entry that answered is a neighbour from then on.
 
 States of an entry (:class:`EntryState`)::
 
@@ -242,7 +242,7 @@ class Bootstrap:
         """Try again later, ever later."""
         entry.failures += 1
         wait = limits.CONTACT_RETRY_S * 2.0 ** min(entry.failures - 1, 10)
-        most = limits.CONTACT_RETRY_MAX_S
+        most = min(limits.CONTACT_RETRY_ONE_S * len(self._entries), limits.CONTACT_RETRY_MAX_S)
         if self._answered_once(entry):
             most = min(most, self._spread(limits.ENTRY_RETURN_S))
         self._later(entry, min(wait, most))

@@ -17,6 +17,8 @@ from p2pdist.test.storehouse import PIECE, Content, content
 
 PATIENCE_S: Final = 1000.0
 """A scene that takes longer ends with ``Stuck``."""
+LOSS: Final = 0.05
+"""Of all datagrams, each way, in every scene."""
 SLOW_BYTES: Final = 60_000.0
 """Bytes a second of every machine: the content takes a minute and a half."""
 
@@ -26,10 +28,10 @@ def made_of(pieces: int = 80) -> Content:
     return content({"model.bin": pieces * PIECE})
 
 
-def swarm(seed: int, leeches: int, *, loss: float = 0.05) -> tuple[World, Content, list[Station]]:
+def swarm(seed: int, leeches: int) -> tuple[World, Content, list[Station]]:
     """Start a bootstrap node, a seed and downloaders on slow machines, and wait for half a file."""
     world, made = World(seed), made_of()
-    world.link(loss=loss, delay=(0.005, 0.02), bandwidth=SLOW_BYTES)
+    world.link(loss=LOSS, delay=(0.005, 0.02), bandwidth=SLOW_BYTES)
     stations = [Station.at(world, f"10.0.0.{number + 1}") for number in range(leeches + 2)]
     stations[0].run()
     stations[1].store(made)
@@ -96,7 +98,7 @@ def after_bootstraps_return(seed: int, seconds: float) -> float:
 
     Seed and downloader have known each other for long; the newcomer knows nothing but the node.
     """
-    world, made, stations = swarm(seed, 1, loss=0.0)
+    world, made, stations = swarm(seed, 1)
     boot = stations[0]
     boot.host.crash()
     boot.service = None
@@ -111,7 +113,7 @@ def after_bootstraps_return(seed: int, seconds: float) -> float:
 
 def newcomer_after_restart(seed: int) -> float:
     """Restart the node of the descriptor under a complete swarm, then let somebody new come."""
-    world, made, stations = swarm(seed, 1, loss=0.0)
+    world, made, stations = swarm(seed, 1)
     world.run_until(lambda: stations[2].holds(made), 600)
     world.run(400)
     boot = stations[0]
@@ -126,7 +128,7 @@ def newcomer_after_restart(seed: int) -> float:
 def after_names_return(seed: int, seconds: float) -> float:
     """Name the only node by a host name whose server is silent for a while."""
     world, made = World(seed), made_of(4)
-    world.link(delay=(0.005, 0.02))
+    world.link(loss=LOSS, delay=(0.005, 0.02))
     boot, source, newcomer = (Station.at(world, f"10.0.0.{number}") for number in (1, 2, 3))
     boot.run()
     source.store(made)
@@ -141,7 +143,7 @@ def after_names_return(seed: int, seconds: float) -> float:
 def ipv6_only(seed: int) -> float:
     """Fetch a file where no machine has an IPv4 address; return how long that takes."""
     world, made = World(seed), made_of(4)
-    world.link(loss=0.05, delay=(0.005, 0.02))
+    world.link(loss=LOSS, delay=(0.005, 0.02))
     stations = [Station.at(world, f"fd00::{number}") for number in (1, 2, 3)]
     stations[1].store(made)
     stations[0].run(listen=("::",))
