@@ -207,7 +207,7 @@ class ProcessTests(TestCase):
         original, descriptor = self.small_seed("seed", 12 * limits.MIB)
         file = self.folder / "it.desc"
         file.write_text(descriptor.to_toml())
-        options = ("--descriptor", str(file), "--no-lan")
+        options: tuple[str, ...] = ("--descriptor", str(file), "--no-lan")
         seed = self.twistd("seed", *options, "--upload-limit", "8MiB")
         port = await seed.listening
         await seed.complete
