@@ -310,6 +310,7 @@ def host_row(host: Host) -> Result:
         "version": report.version,
         "age_s": round(host.age_s, 1),
         "silent": host.silent,
+        "lost": host.lost,
         "left": host.gone,
     }
 

@@ -188,15 +188,22 @@ class Fleet:
             self._timer.reset(self.census.tick_in_s(now))
 
     def hosts(self) -> list[Host]:
-        """Return what is known of everybody, ourselves included, stragglers first."""
+        """Return what is known of everybody, ourselves included, stragglers first.
+
+        A machine that was lost and came again under another key is there once: `get` has a new key
+        each time, so what was killed and typed again would be waited for.
+        """
         now = self.clock.seconds()
         if self._running:
             self.census.report(self.report(), now)
-        hosts = [
-            Host(record, age_s, self.census.silent(age_s) and record.node_id != self.key.node_id)
-            for record, age_s in self.census.entries(now)
-        ]
+        hosts = [self._host(record, age_s) for record, age_s in self.census.entries(now)]
+        heard = {host.name for host in hosts if not host.silent and not host.gone}
+        hosts = [host for host in hosts if not (host.lost and host.name in heard)]
         return sorted(hosts, key=lambda host: host.rank)
+
+    def _host(self, record: Record, age_s: float) -> Host:
+        silent = self.census.silent(age_s, under_way=record.report.under_way)
+        return Host(record, age_s, silent and record.node_id != self.key.node_id)
 
 
 @frozen
@@ -219,6 +226,21 @@ class Host:
         report = self.record.report
         share = report.have / report.pieces if report.pieces else 0.0
         return report.complete, share, report.name
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.record.report.name
+
+    @property
+    def lost(self) -> bool:
+        """Whether it was on its way when it was heard of last, and should have been again."""
+        return self.silent and self.record.report.under_way
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether it will not be done unless somebody sees to it: it is lost, or failed."""
+        return self.lost or self.record.report.state is NodeState.FAILED
 
     @property
     def gone(self) -> bool:

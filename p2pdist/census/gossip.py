@@ -158,9 +158,9 @@ class Census(Generic[Peer]):
         entry = self._entries.get(node_id[:TAG_BYTES])
         return entry.record if entry is not None and entry.record.node_id == node_id else None
 
-    def silent(self, age_s: float) -> bool:
+    def silent(self, age_s: float, *, under_way: bool = False) -> bool:
         """Tell whether a node whose record is so old should have been heard of again."""
-        return age_s > limits.CENSUS_SILENT_ROUNDS * self.refresh_every_s()
+        return age_s > limits.CENSUS_SILENT_ROUNDS * self.refresh_every_s(under_way=under_way)
 
     # --- what we say of ourselves ---
 
@@ -168,8 +168,14 @@ class Census(Generic[Peer]):
         """Return how often progress is worth telling, by how many nodes make any."""
         return max(limits.CENSUS_REPORT_S, self.active * limits.CENSUS_REPORT_S_PER_NODE)
 
-    def refresh_every_s(self) -> float:
-        """Return how often a node says that it is still there."""
+    def refresh_every_s(self, *, under_way: bool = False) -> float:
+        """Return how often a node says that it is still there.
+
+        Who is on its way says so oftener the fewer there are: it is these that are waited for.
+        """
+        if under_way:
+            rounds = 2 * self.active * limits.CENSUS_REPORT_S_PER_NODE
+            return max(limits.CENSUS_ALIVE_S, rounds)
         per_node = len(self._entries) * limits.CENSUS_REPORT_S_PER_NODE
         return max(limits.CENSUS_REFRESH_S, 2 * per_node)
 
@@ -182,7 +188,8 @@ class Census(Generic[Peer]):
         if self._own is not None and self._reported_at is not None:
             urgent = report.state is not self._own.state or report.complete != self._own.complete
             moved = report.have != self._own.have or report.reason is not self._own.reason
-            every = self.report_every_s() if moved else self.refresh_every_s()
+            same = self.refresh_every_s(under_way=report.under_way)
+            every = self.report_every_s() if moved else same
             if not urgent and now - self._reported_at < every:
                 return False
         self._own, self._reported_at = report, now
@@ -316,8 +323,7 @@ class Census(Generic[Peer]):
 
     def _count(self, record: Record, change: int) -> None:
         report = record.report
-        if not report.complete and report.state not in {NodeState.FAILED, NodeState.LEFT}:
-            self.active += change
+        self.active += change if report.under_way else 0
         text = record.tag + record.sequence.to_bytes(4, "big")
         value = hashlib.sha256(text).digest()[:GROUP_HASH_BYTES]
         self._hashes[record.tag[0] % GROUPS] ^= int.from_bytes(value, "big")
@@ -366,7 +372,10 @@ class Census(Generic[Peer]):
         """Return in how many seconds :meth:`tick` has something to do."""
         if self._hot:
             return limits.CENSUS_TICK_S
-        return max(limits.CENSUS_TICK_S, self._summary_at + self._quiet_s - now)
+        due = self._summary_at + self._quiet_s
+        if self._own is not None and self._reported_at is not None and self._own.under_way:
+            due = min(due, self._reported_at + self.refresh_every_s(under_way=True))
+        return max(limits.CENSUS_TICK_S, due - now)
 
     def _sweep(self, neighbours: Sequence[Peer], now: float) -> None:
         """Forget nodes long silent, and what we counted of neighbours that are gone."""

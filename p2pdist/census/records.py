@@ -108,6 +108,11 @@ class Report:
         over = over or (self.state is NodeState.LEFT and self.reason is Reason.DONE)
         return over and 0 < self.pieces == self.have
 
+    @property
+    def under_way(self) -> bool:
+        """Whether it is there and has yet to get something."""
+        return not self.complete and self.state not in {NodeState.FAILED, NodeState.LEFT}
+
 
 @frozen
 class Record:

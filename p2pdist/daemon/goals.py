@@ -6,7 +6,8 @@
     fleet-done:N     and that is N machines or more, this one included
 
 Job: decide, once a second, and end the process: with 0 when the goal is reached, with 1 when a
-content or a command of ``--on-complete`` failed and everything else is over. It does NOT stop the
+content, a machine or a command of ``--on-complete`` failed and everything else is over. Machines
+that are lost or failed are given ``limits.FLEET_LOST_S`` to come again. It does NOT stop the
 service: the reactor's shutdown does. Tests: ``test_goals``.
 """
 
@@ -88,20 +89,23 @@ class Standing:
         ratio: bytes sent by its length.
         fleet: machines that are there, or were done when they left.
         done: of these, who has everything.
+        lost: names of these that are lost or failed.
     """
 
     stage: Stage
     ratio: float = 0.0
     fleet: int = 1
     done: int = 0
+    lost: tuple[str, ...] = ()
 
     def reaches(self, goal: Goal) -> bool:
-        """Whether nothing is left to do for it."""
+        """Whether nothing is left to do for it, and nobody left to wait for."""
         if self.stage is not Stage.SEEDING:
             return False
         if goal.kind is Kind.SEEDED:
             return self.ratio >= goal.ratio
-        return goal.kind is Kind.DONE or goal.nodes <= self.fleet == self.done
+        others = self.fleet - len(self.lost) == self.done
+        return goal.kind is Kind.DONE or (goal.nodes <= self.fleet and others)
 
 
 def standing(session: Session, goal: Goal) -> Standing:
@@ -113,6 +117,7 @@ def standing(session: Session, goal: Goal) -> Standing:
         ratio=progress.uploaded_bytes / max(1, progress.length or 0),
         fleet=sum(host.counts for host in hosts),
         done=sum(host.record.report.complete for host in hosts),
+        lost=tuple(host.name for host in hosts if host.hopeless),
     )
 
 
@@ -124,7 +129,12 @@ def verdict(goal: Goal, contents: Sequence[Standing]) -> int | None:
     others = [content for content in contents if content.stage is not Stage.FAILED]
     if not all(content.reaches(goal) for content in others):
         return None
-    return 1 if failed else 0
+    return 1 if failed or lost_in(others) else 0
+
+
+def lost_in(contents: Sequence[Standing]) -> list[str]:
+    """Return the machines that are lost or failed, where we ourselves are done."""
+    return sorted({name for one in contents if one.stage is Stage.SEEDING for name in one.lost})
 
 
 @define(eq=False)
@@ -172,14 +182,24 @@ class Ending(Service):
         now = self.clock.seconds()
         if self._since is None:
             self._since = now
-        if self.goal.kind is Kind.FLEET and code == 0 and now - self._since < limits.FLEET_DONE_S:
+        lost = lost_in(contents)
+        if now - self._since < self._patience_s(code, lost):
             return
         code = 1 if self.failed() else code
+        word = "reached" if code == 0 else "over, but something failed"
+        if lost:
+            word = f"over, but for machines that are lost or failed: {', '.join(lost)}"
         self._log.info(
             "--exit-when {goal}: {word}, ending with {code}",
             goal=self.goal.kind.value,
-            word="reached" if code == 0 else "over, but something failed",
+            word=word,
             code=code,
         )
         self.stopService()
         self.end(code)
+
+    def _patience_s(self, code: int, lost: list[str]) -> float:
+        """Return how long things have to stand like this before the process ends."""
+        if lost:
+            return limits.FLEET_LOST_S
+        return limits.FLEET_DONE_S if self.goal.kind is Kind.FLEET and code == 0 else 0.0

@@ -210,6 +210,8 @@ CENSUS_REPORT_S_PER_NODE: Final = 0.25
 """... and how much more rarely for each node that makes any."""
 CENSUS_REFRESH_S: Final = 60.0
 """How often a node says that it is still there, in a small fleet."""
+CENSUS_ALIVE_S: Final = 15.0
+"""The same of a node that is on its way, while few are: one that crashed is to be seen soon."""
 CENSUS_SILENT_ROUNDS: Final = 3
 """Refreshes without a word after which a node counts as silent, ..."""
 CENSUS_FORGET_ROUNDS: Final = 30

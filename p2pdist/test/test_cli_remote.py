@@ -32,6 +32,7 @@ def host(name: str, have: int, **more: Any) -> dict[str, Any]:
         "state": "seeding",
         "age_s": 75.0,
         "silent": False,
+        "lost": False,
         "left": False,
         **more,
     }
@@ -115,6 +116,16 @@ class StatusTests(CommandCase):
         self.assertIn(" ━━━╌╌╌╌╌╌╌╌╌  25%", said)
         self.assertIn("  quick" + " " * 7 + "━━━━━━━━━━━━ done", said)
 
+    def test_lost(self):
+        """A machine that crashed is called lost, and holds up no estimate."""
+        crashed = host("crashed", 1, silent=True, lost=True)
+        self.answers = [fleet(crashed, host("slow", 3))]
+        said = self.run_command("status", "--fleet").output
+        self.assertIn("0/2 machines done, 1 lost, the others in about 1 s", said)
+        self.assertIn(" 25% is lost: not heard of for 1 min 15 s\n", said)
+        said = self.run_command("why").output
+        self.assertIn("crashed is lost: not heard of for 1 min 15 s\n  before that it waits", said)
+
     def test_watch(self):
         """It is shown again and again; an interrupt at any moment ends it without a word."""
         shown: list[float] = []
@@ -165,7 +176,7 @@ class WaitTests(CommandCase):
         self.answers = [fleet(host("a", 4), host("b", 3))]
         result = self.run_command("wait", "--nodes", "4", "--timeout", "3")
         self.assertEqual(6, result.exit_code)
-        self.assertIn("b, 2 that nobody has heard of", result.output)
+        self.assertIn("b (waits for its disk to write), 2 that nobody has heard", result.output)
 
     def test_names(self):
         """Only the named count, and one that nobody bears is missing."""
@@ -186,6 +197,19 @@ class WaitTests(CommandCase):
         said = self.run_command("status", "--fleet").output
         self.assertIn("2/2 machines done", said)
         self.assertRegex(said, r"c ━+ done, left\n")
+
+    def test_all_but_the_hopeless(self):
+        """With --all nobody is waited for in vain: who is lost or failed is named at once."""
+        lost, failed = host("b", 1, silent=True, lost=True), host("c", 2, state="failed")
+        self.answers = [fleet(host("a", 4), host("d", 3), lost), fleet(host("a", 4), lost, failed)]
+        result = self.run_command("wait", "--all", "--json")
+        self.assertEqual(6, result.exit_code)
+        self.assertEqual(2, len(self.asked), "while one goes on, it waits")
+        self.assertEqual({"done": 1, "missing": ["b", "c"]}, json.loads(result.stdout))
+        self.assertIn("b (is lost: not heard of for 1 min 15 s), c (waits for", result.stderr)
+        result = self.run_command("wait", "--nodes", "2", "--timeout", "2")
+        self.assertEqual(6, result.exit_code)
+        self.assertIn("not done after 2 s: b (is lost", result.output, "they may come again")
 
     def test_who_must_be_said(self):
         """Without or with two goals it is refused."""

@@ -128,7 +128,8 @@ class FleetTests(TestCase):
         self.assertTrue(self.sent)
 
     def test_quiet_ticks_are_rare(self):
-        """While nothing happens, a refresh a minute and few summaries are all that is sent."""
+        """Of who is done, a refresh a minute and few summaries are all that is sent."""
+        self.now = Report(name="me", state=NodeState.SEEDING, have=4, pieces=4)
         self.fleet.start()
         self.run_for(300)
         self.sent.clear()
@@ -175,3 +176,44 @@ class FleetTests(TestCase):
         names = [host.record.report.name for host in hosts]
         self.assertEqual(["host-1", "me", "host-2", "host-0"], names)
         self.assertEqual([False, False, False, True], [host.silent for host in hosts])
+
+    def hear(self, number: int, report: Report, age: int = 0) -> None:
+        """Let a neighbour tell of a node."""
+        record = sign(report, 1, NodeKey.from_seed(bytes([number]) * 32), TOPIC)
+        frame = Records(((age, record.body, record.signature),))
+        self.fleet.received("one", frame)  # type: ignore[arg-type]
+
+    def lost(self) -> list[str]:
+        """Return the names of the lost."""
+        return [host.name for host in self.fleet.hosts() if host.lost]
+
+    def test_lost(self):
+        """Who was on its way is lost after some CENSUS_ALIVE_S; who is done, or left, is not."""
+        self.fleet.start()
+        late = int(limits.CENSUS_SILENT_ROUNDS * limits.CENSUS_ALIVE_S) + 1
+        done = Report(name="done", state=NodeState.SEEDING, have=4, pieces=4)
+        self.hear(1, Report(name="crashed", have=1, pieces=4), late)
+        self.hear(2, Report(name="slow", have=1, pieces=4), late - 3)
+        self.hear(3, done, late)
+        self.hear(4, Report(name="left", state=NodeState.LEFT), late)
+        self.assertEqual(["crashed"], self.lost())
+        self.assertEqual(
+            [False] * 3, [h.silent for h in self.fleet.hosts() if h.name != "crashed"][:3]
+        )
+
+    def test_lost_and_come_again(self):
+        """A lost machine that is back under another key is there once."""
+        self.fleet.start()
+        self.hear(1, Report(name="again", have=1, pieces=4), 10**6)
+        self.assertEqual(["again"], self.lost())
+        self.hear(2, Report(name="again", have=3, pieces=4))
+        self.assertEqual([], self.lost())
+        self.assertEqual(["me", "again"], [host.name for host in self.fleet.hosts()])
+
+    def test_who_is_on_its_way_says_so(self):
+        """A node that gets nothing says every CENSUS_ALIVE_S that it is still there."""
+        self.fleet.start()
+        self.run_for(60)
+        before = self.fleet.hosts()[0].record.sequence
+        self.run_for(10 * limits.CENSUS_ALIVE_S)
+        self.assertIn(self.fleet.hosts()[0].record.sequence - before, (9, 10, 11))

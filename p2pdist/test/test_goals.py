@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from attrs import evolve
+
 from p2pdist import limits
 from p2pdist.daemon.goals import Ending, Goal, Kind, Standing, parse_goal, verdict
 from p2pdist.errors import ConfigurationError
@@ -58,6 +60,9 @@ class GoalTests(TestCase):
         for fleet, done, code in ((1, 1, None), (2, 1, None), (2, 2, 0), (3, 3, 0)):
             found = verdict(Goal(Kind.FLEET), [Standing(stage=SEEDING, fleet=fleet, done=done)])
             self.assertEqual(code, found, (fleet, done))
+        lost = Standing(stage=SEEDING, fleet=3, done=2, lost=("rack-7",))
+        self.assertEqual(1, verdict(Goal(Kind.FLEET), [lost]))
+        self.assertIsNone(verdict(Goal(Kind.FLEET), [evolve(lost, done=1)]))
         three = Standing(stage=SEEDING, fleet=3, done=3)
         self.assertIsNone(verdict(Goal(Kind.FLEET, nodes=4), [three]))
 
@@ -126,6 +131,26 @@ class EndingTests(TestCase):
         self.assertEqual([0, 0], [code for _, code in self.ends])
         for ended_at, _ in self.ends:
             self.assertGreaterEqual(ended_at - done_at, limits.FLEET_DONE_S - 1)
+
+    def test_lost_machine(self):
+        """One that crashed is given FLEET_LOST_S to come again; then the node ends with 1."""
+        self.aim(self.seed, "fleet-done")
+        third = Station.at(self.world, "10.0.0.3")
+        self.leech.run(pointing(self.made, self.seed), name="leech")
+        third.run(pointing(self.made, self.seed), name="crashing")
+        self.world.run_until(lambda: self.fleet_of("crashing"))
+        third.host.crash()
+        crashed_at = self.world.now
+        self.world.run_until(lambda: self.ends, timeout=600)
+        self.assertEqual([1], [code for _, code in self.ends])
+        waited = self.ends[0][0] - crashed_at
+        known_after = limits.CENSUS_ALIVE_S * limits.CENSUS_SILENT_ROUNDS
+        self.assertGreater(waited, limits.FLEET_LOST_S)
+        self.assertLess(waited, limits.FLEET_LOST_S + known_after + 10)
+
+    def fleet_of(self, name: str) -> bool:
+        """Tell whether the seed has heard of a machine."""
+        return any(host.name == name for host in self.seed.session.fleet.hosts())
 
     def test_paused_content_is_waited_for(self):
         """What is paused is not done."""

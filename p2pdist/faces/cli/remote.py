@@ -18,6 +18,7 @@ import click
 from p2pdist.config import default_state_dir
 from p2pdist.control import socket_path
 from p2pdist.errors import ConfigurationError, P2PDistError
+from p2pdist.faces.cli.output import format_duration
 
 PATIENCE_S: Final = 30.0
 """For one answer: a node that stops a content closes its files first."""
@@ -102,6 +103,13 @@ class Remote:
 def counts(host: dict[str, Any]) -> bool:
     """Tell whether a machine is one of the fleet: it is there, or was done when it left."""
     return bool(not host["left"] or host["complete"])
+
+
+def trouble(host: dict[str, Any]) -> str:
+    """Return what holds up a machine that is not done, to be read after its name."""
+    if host["lost"]:
+        return f"is lost: not heard of for {format_duration(host['age_s'])}"
+    return str(host["why"])
 
 
 def _read_line(connection: socket.socket) -> bytes:

@@ -17,7 +17,7 @@ from p2pdist.faces.cli.output import (
     printable,
     reports_errors,
 )
-from p2pdist.faces.cli.remote import Remote, counts, pause, state_option
+from p2pdist.faces.cli.remote import Remote, counts, pause, state_option, trouble
 
 WATCH_S = 1.0
 BAR_CHARACTERS = 12
@@ -117,11 +117,11 @@ def fleet_lines(answer: dict[str, Any], most: int | None) -> list[str]:
     wide = max(map(len, names), default=0)
     for name, host in zip(names, hosts, strict=False):
         percent = 100 * host["have_pieces"] // host["pieces"] if host["pieces"] else 0
-        silent = host["silent"] and not host["left"]
+        silent = host["silent"] and not host["left"] and not host["lost"]
         said = f", silent for {format_duration(host['age_s'])}" if silent else ""
-        rate = format_rate(host["download_bytes_per_s"])
+        rate = "" if host["lost"] else f" {format_rate(host['download_bytes_per_s'])},"
         done_words = "done, left" if host["left"] else "done"
-        state = done_words if host["complete"] else f"{percent:3}% {rate}, {host['why']}"
+        state = done_words if host["complete"] else f"{percent:3}%{rate} {trouble(host)}"
         lines.append(f"  {name:{wide}} {bar(percent)} {state}{said}")
     if most is not None and len(hosts) > most:
         lines.append(f"  and {len(hosts) - most} more; --all lists them")
@@ -136,17 +136,20 @@ def bar(percent: int) -> str:
 
 def fleet_eta(hosts: list[dict[str, Any]], length: int | None) -> str:
     """Return when the last machine is done at the present speeds, as the end of a sentence."""
+    lost = sum(host["lost"] for host in hosts)
+    told = f", {lost} lost" if lost else ""
     lefts = [
         ((1 - host["have_pieces"] / host["pieces"]) * (length or 0), host["download_bytes_per_s"])
         for host in hosts
-        if host["pieces"] and not host["complete"]
+        if host["pieces"] and not host["complete"] and not host["lost"]
     ]
     stuck = sum(not rate for _, rate in lefts)
     if stuck:
-        return f", {stuck} of the others receive nothing now"
+        return f"{told}, {stuck} of the others receive nothing now"
     if not lefts or not length:
-        return ""
-    return f", all in about {format_duration(max(left / rate for left, rate in lefts))}"
+        return told
+    longest = format_duration(max(left / rate for left, rate in lefts))
+    return f"{told}, {'the others' if lost else 'all'} in about {longest}"
 
 
 @click.command()
@@ -161,7 +164,8 @@ def why(content: str | None, *, as_json: bool, state_dir: str | None) -> None:
     hosts = [host for host in answer["hosts"] if not host["left"] and not host["complete"]]
     output.result({"name": answer["name"], "hosts": hosts})
     for host in hosts:
-        said = f" (said {format_duration(host['age_s'])} ago)" if host["silent"] else ""
-        output.line(f"{printable(host['name'], 40)} {host['why']}{said}")
+        output.line(f"{printable(host['name'], 40)} {trouble(host)}")
+        if host["lost"]:
+            output.line(f"  before that it {host['why']}; is it running, can it be reached?")
     if not hosts:
         output.line(f"{printable(answer['name'])}: everybody known is done")

@@ -10,13 +10,13 @@ from attrs import frozen
 
 from p2pdist.errors import ConfigurationError, P2PDistError
 from p2pdist.faces.cli.output import Output, printable, reports_errors
-from p2pdist.faces.cli.remote import Remote, counts, now, pause, state_option
+from p2pdist.faces.cli.remote import Remote, counts, now, pause, state_option, trouble
 
 ASK_S = 0.5
 
 
 class Stragglers(P2PDistError):
-    """The time is over and some are not done."""
+    """The time is over and some are not done; or all are but those that are lost or failed."""
 
     exit_code = 6
 
@@ -49,6 +49,25 @@ class Goal:
             return late + [f"{unknown} that nobody has heard of"] * bool(unknown)
         return late
 
+    def hopeless(self, hosts: list[dict[str, Any]]) -> bool:
+        """Tell whether nobody is left to wait for: all who are not done are lost or failed.
+
+        Only where nobody said who has to be done: else it is known that more is to come.
+        """
+        late = [host for host in hosts if counts(host) and not host["complete"]]
+        open_end = self.nodes is None and self.names is None
+        return open_end and all(host["lost"] or host["state"] == "failed" for host in late)
+
+
+def explained(missing: list[str], hosts: list[dict[str, Any]]) -> list[str]:
+    """Return who is missing and, in brackets, why, as far as it was heard of."""
+    known = {host["name"]: host for host in hosts if counts(host) and not host["complete"]}
+    names = [(name, known.get(name)) for name in missing]
+    return [
+        printable(name, 40) + (f" ({trouble(host)})" if host is not None else "")
+        for name, host in names
+    ]
+
 
 @click.command()
 @click.argument("content", required=False, metavar="[NAME|b3:KEY]")
@@ -59,7 +78,7 @@ class Goal:
     metavar="FILE",
     help="The machines named in FILE, one a line.",
 )
-@click.option("--all", "everybody", is_flag=True, help="Everybody known when all are done.")
+@click.option("--all", "everybody", is_flag=True, help="Everybody who is known.")
 @click.option("--timeout", type=click.FloatRange(0), metavar="S", help="Give up after S seconds.")
 @click.option("--json", "as_json", is_flag=True, help="Print how it ended as JSON.")
 @state_option
@@ -76,6 +95,7 @@ def wait(
 ) -> None:
     """Wait until machines have the whole content; ends with 0, or 6 when the time is over.
 
+    With --all it ends with 6 too when all are done but machines that are lost or failed.
     In a public swarm anybody can pretend to be done: there --names tells more than --nodes.
     """
     output = Output(as_json)
@@ -92,10 +112,14 @@ def wait(
             if not missing:
                 break
             wanted = nodes or (len(goal.names) if goal.names else len(hosts))
-            meter.update(done, wanted, f"waits for {missing[0]}")
+            named = explained(missing, hosts)
+            meter.update(done, wanted, f"waits for {named[0]}")
+            if goal.hopeless(hosts):
+                output.result({"done": done, "missing": missing})
+                raise Stragglers(f"all others are done, but not {', '.join(named)}")
             if timeout is not None and now() - began >= timeout:
                 output.result({"done": done, "missing": missing})
-                raise Stragglers(f"not done after {timeout:g} s: {', '.join(missing)}")
+                raise Stragglers(f"not done after {timeout:g} s: {', '.join(named)}")
             pause(ASK_S)
     output.result({"done": done, "missing": []})
     output.line(f"{done} machines are done")

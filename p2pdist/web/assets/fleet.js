@@ -185,7 +185,7 @@ export class Fleet {
     set(row.done, "data-full", String(host.complete));
     put(cells[2], host.download_bytes_per_s ? rate(host.download_bytes_per_s) : "–");
     put(cells[3], host.upload_bytes_per_s ? rate(host.upload_bytes_per_s) : "–");
-    put(row.badge, host.left ? (host.complete ? "done, left" : "left") : host.silent ? "silent" : SHORT[host.reason] ?? host.reason);
+    put(row.badge, host.left ? (host.complete ? "done, left" : "left") : host.lost ? "lost" : host.silent ? "silent" : SHORT[host.reason] ?? host.reason);
     set(row.badge, "data-kind", host.silent && !host.left ? "bad" : KINDS[host.reason] ?? "busy");
     const age = Math.max(0, this.now - host.heard);
     put(cells[5], age < 10 ? "now" : `${span(age < 60 ? 10 * Math.floor(age / 10) : 60 * Math.floor(age / 60)).replace(" 00 s", "")} ago`);
