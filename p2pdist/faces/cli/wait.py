@@ -116,7 +116,9 @@ def wait(
             meter.update(done, wanted, f"waits for {named[0]}")
             if goal.hopeless(hosts):
                 output.result({"done": done, "missing": missing})
-                raise Stragglers(f"all others are done, but not {', '.join(named)}")
+                raise Stragglers(
+                    f"all others are done, but not {', '.join(named)}; start these again, and wait"
+                )
             if timeout is not None and now() - began >= timeout:
                 output.result({"done": done, "missing": missing})
                 raise Stragglers(f"not done after {timeout:g} s: {', '.join(named)}")
