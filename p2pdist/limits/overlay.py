@@ -226,6 +226,9 @@ OFFER_REPEAT_S: Final = 0.25
 NEGATIVE_CACHE_S: Final = 600.0
 NEGATIVE_CACHE: Final = 2048
 """Offered addresses that did not answer."""
+LONELY_RETRY_S: Final = 60.0
+"""So soon one of them that is offered again gets another ping, where we know no peer of the content
+at all: it was our own line that failed, perhaps, and we may be in the cache of all others, too."""
 SILENT_PORTS: Final = 4
 """With so many of them at one global host (IPv6: /64), no other port there is tried."""
 

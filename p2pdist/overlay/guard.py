@@ -135,11 +135,14 @@ class NegativeCache:
             if not self._hosts[host]:
                 del self._hosts[host]
 
-    def holds(self, address: Address, now: float) -> bool:
-        """Tell whether ``address`` should be left alone."""
+    def holds(self, address: Address, now: float, *, lonely: bool = False) -> bool:
+        """Tell whether ``address`` should be left alone; ``lonely`` makes that a shorter time."""
         while self._until and self._until[oldest := next(iter(self._until))] <= now:
             self.discard(oldest)
-        return address in self._until or self._hosts[limit_key(address)] >= limits.SILENT_PORTS
+        if self._hosts[limit_key(address)] >= limits.SILENT_PORTS:
+            return True
+        spared_s = limits.NEGATIVE_CACHE_S - limits.LONELY_RETRY_S if lonely else 0.0
+        return self._until.get(address, now) - now > spared_s
 
     def __len__(self) -> int:
         return len(self._until)

@@ -122,9 +122,8 @@ class Membership:
         del self.network.join_servers[self.topic]
         del self.network.status_listeners[self.topic]
         self.network.peers.disown(self.topic)
-        for timer in (self._next_search, self._next_announce):
-            if timer is not None:
-                timer.cancel()
+        for timer in filter(None, (self._next_search, self._next_announce)):
+            timer.cancel()
         self._next_search = self._next_announce = None
         if self._search is not None:
             self._search.stop()
@@ -303,7 +302,8 @@ class Membership:
         """Take an address somebody offered: ping it, join it if it answers."""
         if not self._running or address in self._trying or address in self._candidates:
             return
-        if len(self.joined) >= limits.JOINED_PEERS or not self.network.approachable(address):
+        full = len(self.joined) >= limits.JOINED_PEERS
+        if full or not self.network.approachable(address, lonely=not self.joined):
             return
         known = next((peer for peer in self.joined.values() if peer.address == address), None)
         if known is not None:

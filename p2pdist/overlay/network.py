@@ -286,6 +286,8 @@ class Network:
     def contact(self, address: Address) -> Deferred[Reply]:
         """Ping ``address`` (3 tries in 2 s); a node that answers becomes a neighbour if it fits.
 
+        One that was silent lately gets a single try.
+
         Returns:
             Fires with the :class:`Pong`, fails as :meth:`RPC.call` does. An address that never
             answered is then left alone for a while; one that did is wanted after a partition.
@@ -296,14 +298,16 @@ class Network:
                 self.unanswered(address)
             return failure
 
-        return self.rpc.ping(address).addErrback(silent)
+        again = self.guard.silent.holds(address, self.clock.seconds())
+        tries = 1 if again else limits.FIRST_CONTACT_TRIES
+        return self.rpc.ping(address, tries).addErrback(silent)
 
-    def approachable(self, address: Address) -> bool:
-        """Tell whether an address somebody told us may be pinged."""
+    def approachable(self, address: Address, *, lonely: bool = False) -> bool:
+        """Tell whether an address somebody told us may be pinged, ``lonely`` for want of others."""
         return (
             usable(address)
             and address not in self.own_addresses
-            and not self.guard.silent.holds(address, self.clock.seconds())
+            and not self.guard.silent.holds(address, self.clock.seconds(), lonely=lonely)
         )
 
     def nodes_told(self, entries: tuple[NodeEntry, ...]) -> None:

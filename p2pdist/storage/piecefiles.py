@@ -104,6 +104,15 @@ class PieceFiles:
         """
         self.tree.forget(self.geometry.offset_of(index), self.geometry.size_of(index))
 
+    def there(self, index: int) -> bool:
+        """Read a piece from the device, as far as possible, and tell whether it is good.
+
+        Raises:
+            OSError: some of it cannot be read.
+        """
+        self.forget(index)
+        return self.matches(index, self.read(index))
+
     def write_again(self, index: int) -> bool:
         """Read a piece from the device, as far as possible, and write it back if it is good.
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from attrs import field, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from p2pdist.content import FileEntry
-from p2pdist.storage.disk import IDisk
+from p2pdist.errors import DiskFull, StorageError
+from p2pdist.storage.disk import NO_SPACE, IDisk, storage_error
 from p2pdist.storage.tree import FileTree
 from p2pdist.workers import IWorkers
 
@@ -57,6 +58,22 @@ class Place:
     def target_path(self, name: str) -> str:
         """Return the whole path of the complete content."""
         return os.path.join(*self.target(name))  # noqa: PTH118 -- text
+
+    def explain(self, error: OSError, path: str, name: str, left: Iterable[int]) -> StorageError:
+        """Return the error people see, for what lies at ``path`` or was to be written there.
+
+        Args:
+            error: what the disk said.
+            path: of the file or part.
+            name: of the content.
+            left: bytes that are still to be written, piece by piece.
+        """
+        if error.errno in NO_SPACE:
+            return DiskFull(
+                f"{self.directory} is full: {sum(left)} bytes of {name} "
+                "are still to be written there"
+            )
+        return storage_error(error, path)
 
     def target_tree(self, name: str, files: Sequence[FileEntry]) -> FileTree:
         """Open the complete content for reading. Blocks.

@@ -23,22 +23,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, DeferredLock
 
 from p2pdist import limits
 from p2pdist.content import Metadata
-from p2pdist.errors import DiskFull, LocalProtocolError, StorageError
+from p2pdist.errors import LocalProtocolError, StorageError
 from p2pdist.ids import HashKey
 from p2pdist.logs import new_logger
-from p2pdist.storage.disk import (
-    IDENTITY_BYTES,
-    NO_SPACE,
-    STAMP_BYTES,
-    TRANSIENT,
-    storage_error,
-)
+from p2pdist.storage.disk import IDENTITY_BYTES, STAMP_BYTES, TRANSIENT
 from p2pdist.storage.effort import Effort
 from p2pdist.storage.groupsync import GroupSync
 from p2pdist.storage.loan import Loan
@@ -112,8 +107,8 @@ class Store:
         self.geometry = geometry_of(self.metadata)
         self._unsynced = Unsynced(self.geometry.size_of)
         self._pieces = self._writer = PieceFiles(self._tree, self.metadata, self.geometry)
-        self._unread = Unread(self.place, self._pieces, self._working, self._found)
         clock, failed = self.place.clock, self._timed_sync_failed
+        self._unread = Unread(clock, self._look_again, self._working, self._found)
         self._syncs = GroupSync(clock, self._turn, self._sync, failed)
 
     def __repr__(self) -> str:
@@ -166,15 +161,20 @@ class Store:
                 f"{self.path} changed after it was complete; it is not written to any more"
             )
         with self._working():
-            failures = None
-            while failures != self._sync_failures:  # once more if a sync failed meanwhile
-                failures = self._sync_failures
-                try:
-                    write = partial(self._writer.write, index, data, self.place.timer)
-                    self.effort.add(await self.place.workers.run(write))
-                except OSError as error:
-                    raise self._explain(error) from error
+            try:
+                write = partial(self._writer.write, index, data, self.place.timer)
+                self.effort.add(await self._past_failing_syncs(write))
+            except OSError as error:
+                raise self._explain(error) from error
             self._written(index)
+
+    async def _past_failing_syncs(self, write: Callable[[], Any]) -> Any:
+        """Write in a worker, and once more if a sync failed meanwhile: see :meth:`_write_again`."""
+        while True:
+            failures = self._sync_failures
+            result = await self.place.workers.run(write)
+            if failures == self._sync_failures:
+                return result
 
     def _written(self, index: int) -> None:
         self.have.set(index)
@@ -183,13 +183,8 @@ class Store:
         self._sync_within(0.0 if self._unsynced.size >= limits.SYNC_BYTES else limits.SYNC_EVERY_S)
 
     def _explain(self, error: OSError) -> StorageError:
-        if error.errno in NO_SPACE:
-            short = sum(self.geometry.size_of(index) for index in self.have.missing())
-            return DiskFull(
-                f"{self.place.directory} is full: {short} bytes of {self.metadata.name} "
-                "are still to be written there"
-            )
-        return storage_error(error, self._tree.path)
+        left = map(self.geometry.size_of, self.have.missing())
+        return self.place.explain(error, self._tree.path, self.metadata.name, left)
 
     # --- syncing ---
 
@@ -366,6 +361,11 @@ class Store:
         self.log.warn("piece {index} of {path} is lost", index=index, path=self.path)
         if self.on_lost is not None:
             self.on_lost(index)
+
+    async def _look_again(self, index: int) -> bool:
+        """Read a withdrawn piece; if it is good, write it again: a sync may have failed before."""
+        look = self._pieces.there if self._state is None else self._writer.write_again
+        return bool(await self._past_failing_syncs(partial(look, index)))
 
     def _found(self, index: int) -> None:
         if not self.have.has(index):

@@ -4,22 +4,20 @@ A read that fails says nothing about the bytes. The piece is withdrawn all the s
 be served, and fetched from others; but where it was the only copy, the disk is all there is. So it
 is read again every ``limits.DISK_RETRY_S``, and if it is good then, it is here again.
 
-Job: that. Does NOT withdraw or record pieces (``store``). Tests: ``test_transfer``.
+Job: that. Does NOT read, withdraw or record pieces (``store``). Tests: ``test_transfer``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
-from functools import partial
+from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from p2pdist import limits
-from p2pdist.storage.piecefiles import PieceFiles
-from p2pdist.storage.place import Place
 
 
 @define(eq=False)
@@ -27,14 +25,14 @@ class Unread:
     """The unread pieces of one store.
 
     Args:
-        place: whose workers read, and whose clock says when.
-        pieces: the files.
+        clock: says when.
+        look: reads a piece and tells whether it is good and can count as just written.
         working: entered while a file is used.
         found: called with each piece that was read and is good.
     """
 
-    _place: Place
-    _pieces: PieceFiles
+    _clock: IReactorTime
+    _look_at: Callable[[int], Coroutine[Any, Any, bool]]
     _working: Callable[[], AbstractContextManager[None]]
     _found: Callable[[int], None]
     _indices: dict[int, None] = field(init=False, factory=dict)
@@ -55,7 +53,7 @@ class Unread:
 
     def _wait(self) -> None:
         if self._timer is None and self._indices and not self._stopped:
-            self._timer = self._place.clock.callLater(limits.DISK_RETRY_S, self._due)
+            self._timer = self._clock.callLater(limits.DISK_RETRY_S, self._due)
 
     def _due(self) -> None:
         self._timer = None
@@ -68,13 +66,10 @@ class Unread:
                 return
             with self._working():
                 try:
-                    good = await self._place.workers.run(partial(self._good, index))
+                    good = await self._look_at(index)
                 except OSError:
                     self._indices[index] = None
                     continue
             if good and not self._stopped:
                 self._found(index)
         self._wait()
-
-    def _good(self, index: int) -> bool:
-        return self._pieces.matches(index, self._pieces.read(index))

@@ -139,6 +139,16 @@ class NegativeCacheTests(TestCase):
         cache.discard(HOST)
         self.assertFalse(cache.holds(HOST, 0.0))
 
+    def test_lonely(self):
+        """Who knows nobody else asks again after LONELY_RETRY_S, each time anew."""
+        cache = NegativeCache()
+        self.assertFalse(cache.holds(HOST, 0.0, lonely=True))
+        for asked in (0.0, limits.LONELY_RETRY_S):
+            cache.add(HOST, asked)
+            self.assertTrue(cache.holds(HOST, asked + limits.LONELY_RETRY_S - 0.1, lonely=True))
+            self.assertFalse(cache.holds(HOST, asked + limits.LONELY_RETRY_S, lonely=True))
+            self.assertTrue(cache.holds(HOST, asked + limits.LONELY_RETRY_S))
+
     def test_bounded(self):
         """The oldest goes first; an address added again counts as new."""
         cache = NegativeCache()

@@ -205,10 +205,30 @@ class CandidateTests(TestCase):
         before = len(self.world.trace)
         self.membership.candidate(dead)
         self.assertEqual(before, len(self.world.trace))
-        self.world.run(limits.NEGATIVE_CACHE_S)
+        living = OverlayNode.on(self.hosts[1])
+        living.join(Status.SEED)
+        self.membership.candidate(living.address)
+        self.world.run(limits.NEGATIVE_CACHE_S - 4)
         self.membership.candidate(dead)
-        self.assertEqual(dead, self.seen.offers[-1])
-        self.assertEqual(2, self.seen.offers.count(dead))
+        self.assertEqual([dead, living.address], self.seen.offers)
+        self.world.run(4)
+        self.membership.candidate(dead)
+        self.assertEqual([dead, living.address, dead], self.seen.offers)
+
+    def test_dead_candidates_are_asked_again_for_want_of_others(self) -> None:
+        """Who has no peer at all sends a silent address one ping every LONELY_RETRY_S."""
+        dead = Address("10.0.0.9", 7667)
+        self.membership.candidate(dead)
+        self.world.run(3)
+        for _ in range(3):
+            before = len(self.world.trace)
+            self.membership.candidate(dead)
+            self.assertEqual(before, len(self.world.trace))
+            self.world.run(limits.LONELY_RETRY_S)
+            self.membership.candidate(dead)
+            self.world.run(3)
+            asked = [r for r in self.world.trace[before:] if r.target[0] == dead.host]
+            self.assertEqual([limits.PING_BYTES], [record.length for record in asked])
 
     def test_once_heard_is_never_blacklisted(self) -> None:
         """An address that answered before is tried again at once: partitions end."""

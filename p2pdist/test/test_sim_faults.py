@@ -26,6 +26,8 @@ FOUND = {
     4: "a restarted bootstrap node had forgotten the seed, which told it again after 15 minutes",
     18: "a seed whose only way in was lost looked for it again after 4 minutes",
     11302: "bytes of a failed sync were found in the cache by the next process, and never written",
+    40905: "the same by this process, of a piece that could not be read for a while",
+    40733: "a cut made all others silent for a newcomer, who asked none of them for ten minutes",
 }
 """Seeds of full size that failed once, and why."""
 

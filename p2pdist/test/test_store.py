@@ -298,6 +298,54 @@ class SyncTests(StoreCase):
         workers.finish()
         self.assertEqual(syncs + 2, self.disk.count("sync_data"))
 
+    def lose_in_the_cache(self) -> StepWorkers:
+        """Write two pieces, the first of which cannot be read; drop no page from the cache."""
+        workers = self.begin_stepwise()
+        self.patch(type(self.disk), "forget", lambda *_: None)
+        for index in (0, 1):
+            self.store.write_piece(index, self.piece(index))
+        workers.finish()
+        self.disk.failing["read"] = [errno.EIO]
+        reading = self.store.read(0, 0, 5)
+        workers.finish()
+        self.error_of(reading, StorageError)
+        return workers
+
+    def assert_durable(self, workers: StepWorkers) -> None:
+        """Sync, and compare what is on the device."""
+        syncing = self.store.sync()
+        workers.finish()
+        self.result_of(syncing)
+        self.assertEqual([0, 1], list(self.store.have)[:2])
+        self.disk.crash(lambda: 0.0)
+        self.assertEqual(self.piece(0) + self.piece(1), self.disk.get(self.house.part)[: 2 * PIECE])
+
+    def test_unreadable_piece_is_not_believed_from_the_cache(self) -> None:
+        """What a failed sync left in the cache is no proof when the disk can be read again."""
+        workers = self.lose_in_the_cache()
+        self.disk.failing["sync_data"] = [errno.EIO]
+        syncing = self.store.sync()
+        workers.finish()
+        self.error_of(syncing, StorageError)
+        self.house.clock.advance(limits.DISK_RETRY_S)
+        workers.finish()
+        self.assert_durable(workers)
+
+    def test_unreadable_piece_found_during_a_failing_sync_is_written_again(self) -> None:
+        """Its pages may have been marked clean between the look at it and our knowing of it."""
+        workers = self.lose_in_the_cache()
+        self.house.clock.advance(0)
+        workers.finish()
+        self.store.write_piece(2, self.piece(2))
+        workers.finish()
+        syncing = self.store.sync()
+        self.house.clock.advance(limits.DISK_RETRY_S)
+        workers.compute(1)  # piece 0 is there and written again, but that is not known yet
+        self.disk.failing["sync_data"] = [errno.EIO]
+        workers.finish()
+        self.error_of(syncing, StorageError)
+        self.assert_durable(workers)
+
     def test_slow_disk_does_not_pile_up_syncs(self) -> None:
         """While one runs, any number of calls share the next; then publishing has its turn.
 
