@@ -62,7 +62,10 @@ def poison(arguments: list[str]) -> None:
     def lie(data: bytes) -> bytes:
         return bytes([data[0] ^ 1]) + data[1:]
 
-    def read(self: Store, index: int, offset: int, size: int) -> Deferred[bytes]:
+    def read(
+        self: Store, index: int, offset: int, size: int, *, lend: bool = False
+    ) -> Deferred[bytes]:
+        del lend  # what is lent cannot be changed
         return honest(self, index, offset, size).addCallback(lie)
 
     Store.read = read  # type: ignore[method-assign]

@@ -183,6 +183,8 @@ class Exchange:
     def _grant(self, peer: PeerConnection, grant: Grant) -> None:
         node_id, now = peer.node_id, self._clock.seconds()
         hint = self.geometry.check(grant.index)
+        if not self.picker.claims(node_id, hint):  # its have is still to come
+            self.peer_has(peer, masks.bit(hint))
         choice = self.picker.choose(node_id, now, hint=hint, room=self._room())
         if not isinstance(choice, DeclineReason) and not peer.may_request(choice):
             choice = DeclineReason.BUSY  # a cancelled request is not settled yet

@@ -201,6 +201,10 @@ class PiecePicker:
         """Tell whether the peer claims a piece that is not verified yet."""
         return bool(self._sources[peer].pieces & (self._all ^ self._have))
 
+    def claims(self, peer: NodeID, index: PieceIndex) -> bool:
+        """Tell whether the peer claims the piece."""
+        return bool(self._sources[peer].pieces & masks.bit(index))
+
     def is_complete(self, peer: NodeID) -> bool:
         """Tell whether the peer claims every piece."""
         return self._sources[peer].pieces == self._all

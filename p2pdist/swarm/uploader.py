@@ -115,6 +115,10 @@ class _Taker:
         return piece.sent_at is None or self.queued
 
     @property
+    def would_take(self) -> bool:
+        return self.interested and not self.declined
+
+    @property
     def outstanding(self) -> int:
         return len(self.grants) + len(self.agreed)
 
@@ -154,6 +158,7 @@ class Uploader:
         self._sent = Tally()
         self._takers: dict[NodeID, _Taker] = {}
         self._busy: dict[NodeID, _Taker] = {}  # those with grants or pieces, few of many
+        self._idle: dict[NodeID, _Taker] = {}  # those without, who would take a grant
         self._pace = Pace()
         self._ahead = limits.GRANTS_AHEAD
         self._in_time = 0
@@ -176,6 +181,7 @@ class Uploader:
     def add_peer(self, peer: NodeID, pieces: int, *, interested: bool) -> None:
         """Learn of a connected peer."""
         self._takers[peer] = _Taker(pieces, interested)
+        self._sort(peer)
 
     def remove_peer(self, peer: NodeID) -> tuple[PieceIndex, ...]:
         """Forget a peer; what it did not get whole counts as not sent.
@@ -185,6 +191,7 @@ class Uploader:
         for index in list(self._takers[peer].agreed):
             self.ended(peer, index)
         self._busy.pop(peer, None)
+        self._idle.pop(peer, None)
         return tuple(self._takers.pop(peer).last)
 
     def peer_pieces(self, peer: NodeID, pieces: int) -> None:
@@ -194,6 +201,18 @@ class Uploader:
     def interest(self, peer: NodeID, *, wanted: bool) -> None:
         """The peer says whether it wants anything."""
         self._takers[peer].interested = wanted
+        self._sort(peer)
+
+    def _sort(self, peer: NodeID) -> None:
+        """Note down whether the peer is busy, idle or neither, after anything that decides it."""
+        taker = self._takers[peer]
+        self._idle.pop(peer, None)
+        if taker.outstanding:
+            self._busy[peer] = taker
+            return
+        self._busy.pop(peer, None)
+        if taker.would_take:
+            self._idle[peer] = taker
 
     def gained(self, index: PieceIndex) -> None:
         """A piece can be served from now on."""
@@ -214,18 +233,17 @@ class Uploader:
         places, ends_soon = self._places(now)
         self._uplink.look(now, wanted=places >= self._uplink.slots)
         slots = self._uplink.slots
-        candidates: list[NodeID] = []
-        if places < slots:
-            candidates = self._eligible(now, idle=True)
-        if not candidates and places < slots + self._ahead and ends_soon:
-            candidates = self._eligible(now, idle=True) or self._eligible(now, idle=False)
+        ahead = ends_soon and places < slots + self._ahead
+        candidates = list(self._idle) if places < slots or ahead else []
+        if ahead and not candidates:
+            candidates = [peer for peer, t in self._busy.items() if self._keeps_up(t, now)]
         poorest = self._poorest(candidates)
         if poorest is None:
             return None
         taker = self._takers[poorest]
         index = self._hint(taker)
         taker.grants.append(now)
-        self._busy[poorest] = taker
+        self._sort(poorest)
         return Offer(poorest, index)
 
     def _places(self, now: float) -> tuple[int, bool]:
@@ -239,22 +257,13 @@ class Uploader:
                 ends_soon = ends_soon or piece.ends_soon(now)
         return places, ends_soon
 
-    def _eligible(self, now: float, *, idle: bool) -> list[NodeID]:
-        """Return the peers that get nothing now, or those that could be asked for their next."""
-        return [
-            peer
-            for peer, taker in self._takers.items()
-            if taker.interested
-            and not taker.declined
-            and (not taker.outstanding if idle else self._keeps_up(taker, now))
-        ]
-
     def _keeps_up(self, taker: _Taker, now: float) -> bool:
         oldest = min(
             (p.started for p in taker.agreed.values() if p.started is not None), default=now
         )
         return (
-            taker.negotiated < self._ahead
+            taker.would_take
+            and taker.negotiated < self._ahead
             and taker.outstanding < limits.REQUESTS_MAX
             and now - oldest < self._pace.slow_s
         )
@@ -305,7 +314,7 @@ class Uploader:
         """
         self._answered(peer)
         self._takers[peer].declined = True
-        self._rest(peer)
+        self._sort(peer)
 
     def _answered(self, peer: NodeID) -> float:
         """Take the peer's oldest grant, and return when it was sent."""
@@ -314,14 +323,10 @@ class Uploader:
             raise UnexpectedMessage("no-grant")
         return grants.pop(0)
 
-    def _rest(self, peer: NodeID) -> None:
-        """Leave the peer out of the sums while nothing is granted to it or agreed with it."""
-        if not self._takers[peer].outstanding:
-            self._busy.pop(peer, None)
-
     def ready(self, peer: NodeID) -> None:
         """The peer takes its refusal back."""
         self._takers[peer].declined = False
+        self._sort(peer)
 
     # --- sending ---
 
@@ -372,7 +377,7 @@ class Uploader:
         if piece is None or piece.started is None or piece.sent_at is None:
             raise UnexpectedMessage("received-unsent", str(index))
         del taker.agreed[index]
-        self._rest(peer)
+        self._sort(peer)
         taker.given += 1
         self._pace.took(now - piece.started)
         self._answers.passed(now)
@@ -396,7 +401,7 @@ class Uploader:
     def ended(self, peer: NodeID, index: PieceIndex) -> None:
         """Waiting or sending -> end, without the peer having it."""
         del self._takers[peer].agreed[index]
-        self._rest(peer)
+        self._sort(peer)
         self._sent.remove(masks.bit(index))
 
     def stalled(self, now: float) -> list[NodeID]:

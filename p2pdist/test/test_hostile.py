@@ -246,6 +246,22 @@ class WithholdingTests(HostileCase):
         self.finish([victim], timeout=limits.PIECE_PROGRESS_S)
         self.assertTrue(self.liars[0].heard(Cancel) or len(self.liars[0].heard(Received)))
 
+    def test_grant_claims_its_piece(self) -> None:
+        """A granted piece is asked for though the have that tells of it is still to come."""
+
+        def terse(liar: Liar, message: Message) -> None:
+            if isinstance(message, Request):
+                liar.send_piece(message.index, liar.node.content.piece(message.index))
+            else:
+                honest(liar, message)
+            received = [m for m in liar.heard if isinstance(m, Received)]
+            if isinstance(message, Bitfield | Received) and len(received) < 6:
+                liar.say(Grant(PieceIndex(len(received))))
+
+        victim = self.victim_of(terse)
+        self.liars[0].bits = bytes(len(self.liars[0].bits))
+        self.finish([victim])
+
     def test_strikes(self) -> None:
         """A peer that refuses STRIKES pieces it claims is let go, and called slower each time."""
         self.victim_of(on_request(reject), pieces=40)
