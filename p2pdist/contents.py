@@ -23,7 +23,8 @@ from p2pdist.content import Metadata
 from p2pdist.descriptor import Descriptor
 from p2pdist.errors import ConfigurationError
 from p2pdist.fleet import Fleet, reaches
-from p2pdist.ids import HashKey, Topic
+from p2pdist.ids import HashKey, Topic, format_hash_key
+from p2pdist.keptlimits import PROCESS, KeptLimits
 from p2pdist.keys import PUBLIC_NETWORK, NetworkKeys, NodeKey
 from p2pdist.logs import new_logger
 from p2pdist.machine import Machine
@@ -71,8 +72,10 @@ class TransferService(Service):
         machine: seams.
         key: the node's.
         overlay: where peers are found.
+        kept: rate limits that were set in earlier runs; without it there are none.
 
     Attributes:
+        kept: likewise, and those of this run.
         reactor: where peers are dialled.
         upkeep: to be called every few seconds.
     """
@@ -80,7 +83,12 @@ class TransferService(Service):
     log = new_logger()
 
     def __init__(
-        self, config: Config, machine: Machine, key: NodeKey, overlay: NodeService
+        self,
+        config: Config,
+        machine: Machine,
+        key: NodeKey,
+        overlay: NodeService,
+        kept: KeptLimits | None = None,
     ) -> None:
         self.config = config
         self.machine = machine
@@ -91,7 +99,8 @@ class TransferService(Service):
         self._key = key
         self._transports = Transports(key, machine.entropy)
         self._shaper = Shaper(machine.reactor)
-        self._shaper.set_limits(config.rates)
+        self.kept = kept or KeptLimits(machine.workers)
+        self.options_say(config.rates)
         self._admission = Admission.within(machine.open_files)
         self._budget = AssemblyBudget()
         self._free = FreeSpace(machine.disk, machine.workers, machine.reactor, config.directory)
@@ -121,7 +130,7 @@ class TransferService(Service):
             path: an existing file or folder to seed, wherever it is.
             replace: an existing target with other content may be replaced.
             seed_only: what is not there is not fetched; the session fails instead.
-            rates: what this content may move, within what all may.
+            rates: what this content may move, within what all may, as far as options say it.
 
         Raises:
             ConfigurationError: too many, or another content goes to the same place.
@@ -133,7 +142,7 @@ class TransferService(Service):
             self._check_networks(descriptor, known)
             known.merge_nodes(descriptor.nodes)
             if rates is not None:
-                known.set_limits(rates)
+                known.set_limits(self._holding(descriptor, rates))
             return known
         if len(self.sessions) >= limits.DESCRIPTORS:
             raise ConfigurationError(f"one process serves at most {limits.DESCRIPTORS} descriptors")
@@ -162,7 +171,7 @@ class TransferService(Service):
         )
         self.paused.pop(descriptor.hash_key, None)
         session.merge_nodes(self.config.nodes)
-        session.set_limits(rates or RateLimits())
+        session.set_limits(self._holding(descriptor, rates or RateLimits()))
         self.sessions[descriptor.hash_key] = session
         self._swarms.add(session.transfer, networks)
         if self.running:
@@ -208,9 +217,12 @@ class TransferService(Service):
         paused = self.paused.get(hash_key)
         if paused is None:
             raise ConfigurationError("that content is not paused")
-        return self.add(
-            paused.descriptor, path=paused.path, seed_only=paused.seed_only, rates=paused.rates
+        said = self.kept.said(format_hash_key(hash_key))
+        session = self.add(
+            paused.descriptor, path=paused.path, seed_only=paused.seed_only, rates=said
         )
+        session.set_limits(paused.rates)
+        return session
 
     def _make_fleet(self, session: Session) -> Fleet:
         return Fleet(
@@ -296,6 +308,13 @@ class TransferService(Service):
     def set_limits(self, rates: RateLimits) -> None:
         """Change it, from now on; one content's limits are its session's."""
         self._shaper.set_limits(rates)
+
+    def options_say(self, rates: RateLimits) -> None:
+        """Limit all contents together as options say, or as was set since they began to say it."""
+        self.set_limits(self.kept.holding(PROCESS, rates))
+
+    def _holding(self, descriptor: Descriptor, options: RateLimits) -> RateLimits:
+        return self.kept.holding(format_hash_key(descriptor.hash_key), options)
 
     def lan_peer(self, network: Network, topic: Topic, address: Address) -> None:
         """Take a peer that hailed on the local network, in ``network``."""

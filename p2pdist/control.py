@@ -33,6 +33,7 @@ from p2pdist.errors import ConfigurationError, P2PDistError
 from p2pdist.fleet import SENTENCES, Host
 from p2pdist.handout import receiver_command
 from p2pdist.ids import HashKey, format_hash_key
+from p2pdist.keptlimits import PROCESS
 from p2pdist.logs import new_logger
 from p2pdist.service import P2PDistService
 from p2pdist.session import Session
@@ -206,7 +207,7 @@ class Control:
 
     # --- told ---
 
-    def _limit(self, params: Result) -> Result:
+    def _limit(self, params: Result) -> Deferred[Result]:
         chosen = self._session(params) if params.get("content") is not None else None
         target = self.service.contents if chosen is None else chosen
         before = target.limits
@@ -216,7 +217,9 @@ class Control:
                 download=_rate(params, "download", before.download),
             )
         )
-        return {"limits": _rates(target.limits)}
+        name = PROCESS if chosen is None else format_hash_key(chosen.descriptor.hash_key)
+        saved = self.service.contents.kept.set(name, target.limits)
+        return saved.addCallback(lambda _: {"limits": _rates(target.limits)})
 
     def _add(self, params: Result) -> Result:
         descriptor = self._descriptor(params)

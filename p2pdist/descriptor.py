@@ -18,7 +18,7 @@ import sys
 from typing import Any, Final, NoReturn
 from urllib.parse import quote, unquote_to_bytes
 
-from attrs import evolve, field, frozen
+from attrs import define, evolve, field, frozen
 
 from p2pdist import limits
 from p2pdist.addresses import HostPort, canonical_ip, parse_host_port
@@ -169,12 +169,13 @@ class Descriptor:
         )
 
 
-@frozen
+@define
 class DescriptorParser:
     """Reads descriptors in each of their forms.
 
     Attributes:
         signers: refuse what is not signed by one of them; ``None`` takes no notice of signatures.
+            A reload puts others here.
         credentials: where the service manager put secret files, if it did (``secretfile``).
     """
 

@@ -53,6 +53,10 @@ class DescriptorError(P2PDistError):
         super().__init__(hide(f"{where}: {what}{reason}; {remedy}"))
 
 
+class UntrustedDescriptor(DescriptorError):
+    """No signer that is asked for signed the descriptor."""
+
+
 class ConfigurationError(P2PDistError):
     """An option, address, port or folder given to this process cannot be used."""
 

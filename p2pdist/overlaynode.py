@@ -5,6 +5,7 @@ Job: make and keep them. It does NOT know contents. Tests: ``test_service``, ``t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Protocol
 
@@ -22,6 +23,7 @@ from p2pdist.overlay.lan import LANDiscovery
 from p2pdist.overlay.network import Network
 from p2pdist.overlay.node import Node
 from p2pdist.presence import Presence
+from p2pdist.secret import Secret
 
 
 class LANPeers(Protocol):
@@ -70,7 +72,15 @@ class NodeService(Service):
         self.presences: dict[bytes, Presence] = {}
         self.remembered = remembered
         self._begun: tuple[int, LANPeers] | None = None
-        for secret in config.secrets:
+        self.serve(config.secrets)
+
+    def serve(self, secrets: Iterable[Secret]) -> None:
+        """Be in the private networks of these secrets, besides those where the node is.
+
+        Raises:
+            ConfigurationError: as :meth:`join`.
+        """
+        for secret in secrets:
             self.join(NetworkKeys.from_secret(secret.raw))
 
     @property

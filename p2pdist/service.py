@@ -24,6 +24,7 @@ from p2pdist import limits, neighbours
 from p2pdist.config import Config
 from p2pdist.contents import TransferService
 from p2pdist.ids import NodeID
+from p2pdist.keptlimits import KeptLimits
 from p2pdist.keys import NodeKey
 from p2pdist.logs import new_logger
 from p2pdist.machine import Machine
@@ -73,7 +74,8 @@ class P2PDistService(MultiService):
             key = self._state.node_key(machine.entropy, machine.machine_id)
             remembered = neighbours.decode(self._state.load_neighbours())
         self.overlay = NodeService(config, machine, key, remembered)
-        self.contents = TransferService(config, machine, key, self.overlay)
+        kept = KeptLimits(machine.workers, self._state)
+        self.contents = TransferService(config, machine, key, self.overlay, kept)
         self.add = self.contents.add
         self.set_limits = self.contents.set_limits
         self.upkeep = UpkeepService(

@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 from attrs import evolve, frozen
 
 from p2pdist import limits
-from p2pdist.errors import ConfigurationError, DescriptorError
+from p2pdist.errors import ConfigurationError, UntrustedDescriptor
 from p2pdist.signatures import (
     KEY_TYPES,
     NAMESPACE,
@@ -324,8 +324,8 @@ def _moment(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _refusal(source: str, reason: str, remedy: str) -> DescriptorError:
-    return DescriptorError(reason, remedy=remedy, source=source)
+def _refusal(source: str, reason: str, remedy: str) -> UntrustedDescriptor:
+    return UntrustedDescriptor(reason, remedy=remedy, source=source)
 
 
 # --- patterns ---

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IReactorTime
@@ -32,7 +32,7 @@ from twisted.python.failure import Failure
 from p2pdist import limits
 from p2pdist.contents import TransferService
 from p2pdist.descriptor import Descriptor, DescriptorParser
-from p2pdist.errors import NodeStopped, P2PDistError
+from p2pdist.errors import NodeStopped, P2PDistError, UntrustedDescriptor
 from p2pdist.ids import HashKey
 from p2pdist.logs import new_logger
 from p2pdist.signatures import SUFFIX as SIGNATURE
@@ -145,6 +145,12 @@ class Watching(Service):
         self._named.append(path)
         self.files[path] = _File(descriptor)
 
+    def name(self, paths: Iterable[str]) -> None:
+        """Follow these named files from the next reload on, and no other."""
+        self._named = list(dict.fromkeys(paths))
+        for path in self._named:
+            self.files.setdefault(path, _File())
+
     def startService(self) -> None:
         """Take what is in the folder now, and look again from then on."""
         super().startService()
@@ -184,10 +190,10 @@ class Watching(Service):
         if self.folder is not None:
             sight = await self.workers.run(partial(look_into, self.folder))
             self._tell_sight(sight)
-            if not sight.trouble:
-                gone = self.files.keys() - sight.stamps.keys() - set(self._named)
-                for path in sorted(gone):
-                    await self._drop(path)
+        if not sight.trouble:
+            gone = self.files.keys() - sight.stamps.keys() - set(self._named)
+            for path in sorted(gone):
+                await self._drop(path, "is gone")
         due = [
             path
             for path, stamp in sight.stamps.items()
@@ -197,7 +203,7 @@ class Watching(Service):
         read = await self.workers.run(partial(self._read, due))
         for path, found in read.items():
             if self.running:
-                await self._take(path, found)
+                await self._take(path, found, everything=everything)
         if everything:
             bad = sum(bool(file.trouble) for file in self.files.values())
             self._log.info(
@@ -229,8 +235,13 @@ class Watching(Service):
 
         return {path: read(path) for path in paths}
 
-    async def _take(self, path: str, found: Descriptor | P2PDistError) -> None:
+    async def _take(self, path: str, found: Descriptor | P2PDistError, *, everything: bool) -> None:
         file = self.files[path]
+        if everything and isinstance(found, UntrustedDescriptor):
+            # Not while a signature may just be on its way: then an operator has asked for it.
+            await self._drop(path, "is not signed any more by anybody who is asked for")
+            self.files[path] = file
+            file.descriptor = None
         try:
             if isinstance(found, P2PDistError):
                 raise found
@@ -249,6 +260,8 @@ class Watching(Service):
         if old is not None and old.hash_key != new.hash_key and not self._others(file, old):
             self._log.info("{path} names another content now", path=new.source)
             await self.contents.remove(old.hash_key)
+        elif old is not None and set(old.secrets) != set(new.secrets):
+            await self._move(file, old, new)
         try:
             self._add(new)
         except P2PDistError:
@@ -257,19 +270,28 @@ class Watching(Service):
             raise
         file.descriptor = new
 
+    async def _move(self, file: _File, old: Descriptor, new: Descriptor) -> None:
+        """Leave the networks of the old secrets; what is on the disk stays."""
+        paused = self.contents.paused.get(new.hash_key)
+        if paused is not None:
+            self.contents.paused[new.hash_key] = evolve(paused, descriptor=new)
+        elif not self._others(file, old):
+            self._log.info("{path} has other secrets now", path=new.source)
+            await self.contents.remove(old.hash_key)
+
     def _add(self, descriptor: Descriptor) -> None:
         if descriptor.hash_key in self.contents.paused:
             return  # the operator's word counts: it is taken up with p2pdist resume
         known = descriptor.hash_key in self.contents.sessions
-        self.contents.add(descriptor, rates=self.rates_of(descriptor))
+        self.contents.add(descriptor, rates=self.rates_of(descriptor) or RateLimits())
         if not known:
             self._log.info("{path}: added", path=descriptor.source)
 
-    async def _drop(self, path: str) -> None:
+    async def _drop(self, path: str, why: str) -> None:
         file = self.files.pop(path)
         old = file.descriptor
         if old is not None and not self._others(file, old):
-            self._log.info("{path} is gone: its content is served no more", path=path)
+            self._log.info("{path} {why}: its content is served no more", path=path, why=why)
             await self.contents.remove(old.hash_key)
 
     def _others(self, file: _File, descriptor: Descriptor) -> bool:

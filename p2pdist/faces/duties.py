@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Protocol
 
 from attrs import frozen
 
@@ -15,12 +14,11 @@ from p2pdist.daemon.goals import Ending, Goal, parse_goal
 from p2pdist.daemon.hooks import Hooks, parse_command
 from p2pdist.daemon.notify import Notifying, supervisor_of_process
 from p2pdist.daemon.watching import Watching
-from p2pdist.descriptor import Descriptor, DescriptorParser
 from p2pdist.errors import ConfigurationError
 from p2pdist.faces.process import end_with, on_hangup, patient_once
+from p2pdist.faces.rereading import Asked, Rereading
 from p2pdist.machine import Machine
 from p2pdist.service import P2PDistService
-from p2pdist.swarm.throttle import RateLimits
 
 
 @frozen
@@ -36,16 +34,6 @@ class Duties:
     watch: str | None = None
     on_complete: tuple[str, ...] = ()
     exit_when: Goal | None = None
-
-
-class Asked(Protocol):
-    """What is known of the options besides."""
-
-    descriptors: list[Descriptor]
-    parser: DescriptorParser
-
-    def rates_of(self, descriptor: Descriptor) -> RateLimits | None:
-        """Return what one content may move, if an option names it."""
 
 
 def read_duties(watch: str | None, on_complete: str | None, exit_when: str | None) -> Duties:
@@ -67,9 +55,9 @@ def take_up(duties: Duties, service: P2PDistService, asked: Asked, machine: Mach
     """Add to the service what is asked for, and listen for signals."""
     reactor = machine.reactor
     contents = service.contents
-    watching = Watching(
-        contents, asked.parser, machine.workers, reactor, duties.watch, asked.rates_of
-    )
+    watching = Watching(contents, asked.parser, machine.workers, reactor, duties.watch)
+    again = Rereading(asked, service, watching, machine.workers)
+    watching.rates_of = again.rates_of
     for descriptor in asked.descriptors:
         watching.took(descriptor.source, descriptor)
     watching.setServiceParent(service)
@@ -89,8 +77,8 @@ def take_up(duties: Duties, service: P2PDistService, asked: Asked, machine: Mach
     supervisor = supervisor_of_process()
     patient_once(reactor)
     if supervisor is None:
-        on_hangup(reactor, watching.reload)
+        on_hangup(reactor, again.reload)
     else:
         telling = Notifying(supervisor, contents, machine)
         telling.setServiceParent(service)
-        on_hangup(reactor, lambda: telling.reloading(watching.reload))
+        on_hangup(reactor, lambda: telling.reloading(again.reload))

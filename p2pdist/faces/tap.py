@@ -51,6 +51,10 @@ class Options(UsageOptions):
         config: what describes the node.
         duties: what else the process does.
         inherited: sockets that were handed over; then they say where it listens.
+        files: of descriptors, in the order given.
+
+    Args:
+        again: read for a node that runs: sockets and descriptors are left alone.
     """
 
     synopsis = "[--descriptor FILE.desc]... [options]"
@@ -81,14 +85,16 @@ class Options(UsageOptions):
         ("verbose", "v", "Log single messages too."),
     )
 
-    def __init__(self) -> None:
+    def __init__(self, *, again: bool = False) -> None:
         super().__init__()
+        self._again = again
+        self._given: list[str] = []
         self.descriptors: list[Descriptor] = []
         self.parser = DescriptorParser()
         self.config = Config()
         self.duties = Duties()
         self.inherited: tuple[Inherited, ...] = ()
-        self._files: list[str] = []
+        self.files: list[str] = []
         self._listen: list[str] = []
         self._nodes: list[str] = []
         self._secret_files: list[str] = []
@@ -99,7 +105,7 @@ class Options(UsageOptions):
 
     def opt_descriptor(self, path: str) -> None:
         """Descriptor file; may be repeated."""
-        self._files.append(path)
+        self.files.append(path)
 
     def opt_listen(self, address: str) -> None:
         """IP address to listen on [all of this machine]; may be repeated."""
@@ -123,15 +129,41 @@ class Options(UsageOptions):
 
     def parseOptions(self, options: list[str] | None = None) -> None:
         """Parse; what is wrong ends the process with one line."""
-        given = sys.argv[1:] if options is None else list(options)
         try:
-            file = config_option(given)
-            written = [] if file is None else self._read_config(file)
-            super().parseOptions(written + given)
+            self._parse(sys.argv[1:] if options is None else list(options))
         except UsageError as error:
             refuse(f"{error}; see twistd p2pdist --help", EXIT_USAGE)
         except P2PDistError as error:
             refuse(str(error), error.exit_code)
+
+    def _parse(self, given: list[str]) -> None:
+        self._given = given
+        file = config_option(given)
+        written = [] if file is None else self._read_config(file)
+        super().parseOptions(written + given)
+
+    def read_again(self) -> Options:
+        """Return the same options read anew, but for descriptors and sockets. Blocks.
+
+        Raises:
+            P2PDistError: they cannot be used.
+        """
+        fresh = Options(again=True)
+        try:
+            fresh._parse(self._given)
+        except UsageError as error:
+            raise ConfigurationError(str(error)) from error
+        return fresh
+
+    @property
+    def fixed(self) -> dict[str, object]:
+        """What only a restart changes, by option."""
+        names = (
+            *("directory", "port", "state-dir", "watch", "on-complete", "exit-when", "name"),
+            *("web", "no-lan", "verbose"),
+        )
+        values = {f"--{name}": self[name] for name in names}
+        return {**values, "--listen": self._listen, "--node": self._nodes}
 
     def _read_config(self, file: str) -> list[str]:
         """Return the options that a file holds."""
@@ -145,7 +177,8 @@ class Options(UsageOptions):
         """Check everything that can be checked before the process is set up."""
         signers = asked_signers(self["allowed-signers"], self["revoked-keys"])
         self.parser = DescriptorParser(signers)
-        self.descriptors = [self.parser.parse_file(path) for path in self._files]
+        if not self._again:
+            self.descriptors = [self.parser.parse_file(path) for path in self.files]
         self.duties = read_duties(self["watch"], self["on-complete"], self["exit-when"])
         rates = self._read_limits()
         state_dir = self["state-dir"] or default_state_dir(dict(os.environ))
@@ -168,7 +201,7 @@ class Options(UsageOptions):
 
     def _addresses(self) -> tuple[str, ...]:
         """Return what to listen on: of sockets that were handed over, or as options say."""
-        self.inherited = inherited_by_process()
+        self.inherited = () if self._again else inherited_by_process()
         named = tuple(dict.fromkeys(parse_listen(text) for text in self._listen))
         if not self.inherited:
             return named
@@ -186,7 +219,7 @@ class Options(UsageOptions):
             rates.update(parse_limits(given, option))
             known = {name for descriptor in self.descriptors for name in names_of(descriptor)}
             unknown = rates.keys() - known - {""}
-            for name in () if self.duties.watch else unknown:  # it may come later
+            for name in () if self.duties.watch or self._again else unknown:  # it may come later
                 there = ", ".join(map(ascii, sorted(known))) or "none"
                 raise ConfigurationError(
                     f"{option} {name[:80]!a}: no content or descriptor is called that; "

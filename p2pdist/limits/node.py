@@ -94,6 +94,10 @@ LOG_PER_KIND: Final = 10
 """Lines a minute for one kind of remote trouble; the rest is counted."""
 
 # --- a process of its machine ---
+KEPT_LIMITS: Final = 1024
+"""Contents whose rate limits, set at run time, outlive the process: as many as one serves."""
+KEPT_LIMITS_BYTES: Final = 256 * KIB
+"""Of their file: each has at most 200 bytes."""
 CONFIG_BYTES: Final = 64 * KIB
 """Of the file of --config."""
 WATCH_EVERY_S: Final = 2.0

@@ -6,6 +6,7 @@
     node.key            the node's Ed25519 seed and a hash of the machine it was made on
     neighbours          nodes and peers to ask first next time
     hooked              contents for which --on-complete was run
+    limits              rate limits that were set while the node ran
     web-token           the key of the page, if one was asked for
     complete/HASH_KEY   records of complete contents (``records``)
 
@@ -244,6 +245,24 @@ class StateDirectory:
             write_file(self._disk, self._root, "hooked", data)
         except OSError as error:
             raise storage_error(error, self._path_of("hooked")) from error
+
+    def load_limits(self) -> bytes:
+        """Return the rate limits that were saved; empty when there are none. Check them."""
+        try:
+            return self._read("limits", limits.KEPT_LIMITS_BYTES) or b""
+        except OSError:
+            return b""
+
+    def save_limits(self, data: bytes) -> None:
+        """Replace them, whole or not at all.
+
+        Raises:
+            StorageError: not saved.
+        """
+        try:
+            write_file(self._disk, self._root, "limits", data)
+        except OSError as error:
+            raise storage_error(error, self._path_of("limits")) from error
 
     def load_neighbours(self) -> bytes:
         """Return what was saved last; empty when there is nothing usable. Check what is in it."""

@@ -9,11 +9,11 @@ from attrs import evolve
 from p2pdist.daemon.goals import Ending, parse_goal
 from p2pdist.daemon.hooks import Hooks
 from p2pdist.daemon.watching import Watching
-from p2pdist.descriptor import DescriptorParser
 from p2pdist.errors import ConfigurationError
 from p2pdist.faces.duties import Duties, read_duties, take_up
+from p2pdist.faces.tap import Options
 from p2pdist.test.servicesworld import Station
-from p2pdist.test.storehouse import one_file
+from p2pdist.test.storehouse import Content, one_file
 from p2pdist.test.support import TestCase
 from p2pdist.test.test_sim_swarm import lan
 
@@ -38,15 +38,11 @@ class Signals:
     sigInt = sigTerm
 
 
-class Asked:
-    """Options as they are handed over."""
-
-    def __init__(self, made: Any) -> None:
-        self.descriptors = [made.descriptor()]
-        self.parser = DescriptorParser()
-
-    def rates_of(self, _descriptor: Any) -> None:
-        """None."""
+def asked(made: Content) -> Options:
+    """Return options as they are handed over."""
+    options = Options()
+    options.descriptors = [made.descriptor()]
+    return options
 
 
 class DutyTests(TestCase):
@@ -59,7 +55,7 @@ class DutyTests(TestCase):
         service = station.run(made.descriptor())
         before = list(service)
         machine = evolve(station.machine, reactor=Signals(station.machine.reactor))
-        take_up(duties, service, Asked(made), machine)
+        take_up(duties, service, asked(made), machine)
         self.assertEqual(2, len(machine.reactor.asked), "signals: to stop, to reload")
         return [type(one) for one in service if one not in before], service
 

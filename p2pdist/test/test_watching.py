@@ -13,10 +13,16 @@ from p2pdist import limits
 from p2pdist.daemon.watching import Watching, look_into
 from p2pdist.descriptor import Descriptor, DescriptorParser
 from p2pdist.ids import HashKey
+from p2pdist.secretfile import write_secret_file
+from p2pdist.signatures import public_key_of
+from p2pdist.signers import parse_signers
 from p2pdist.swarm.throttle import RateLimits
 from p2pdist.test.network import World
 from p2pdist.test.servicesworld import Station
 from p2pdist.test.support import TestCase
+from p2pdist.test.test_signatures import ED25519
+
+SIGNER = f"me {public_key_of(ED25519).text}\n".encode()
 
 
 def descriptor(number: int, **more) -> Descriptor:
@@ -218,6 +224,58 @@ class ReloadTests(WatchingCase):
         path.unlink()
         self.world.wait_for(self.watching.reload())
         self.assertEqual(["file-2"], self.served)
+
+    def test_other_files_are_named(self):
+        """What the options name no more is dropped at the next reload, what is new is taken."""
+        first, second = self.put("a.desc", descriptor(1)), self.put("b.desc", descriptor(2))
+        self.watching.folder = None
+        self.service.add(descriptor(1))
+        self.watching.took(str(first), descriptor(1))
+        self.start()
+        self.watching.name([str(second)])
+        self.look(5)
+        self.assertEqual(["file-1"], self.served)
+        self.world.wait_for(self.watching.reload())
+        self.assertEqual(["file-2"], self.served)
+
+    def test_other_secrets(self):
+        """A content whose secret file was changed leaves the old network for the new one."""
+        secret = self.folder / "swarm.secret"
+        told = descriptor(1, secret_file="swarm.secret").to_toml()
+        write_secret_file(str(secret), lambda size: b"1" * size)
+        self.put("a.desc", told)
+        self.start()
+        before = self.networks()
+        secret.unlink()
+        write_secret_file(str(secret), lambda size: b"2" * size)
+        self.world.wait_for(self.watching.reload())
+        self.assertEqual(1, len(self.networks()))
+        self.assertNotEqual(before, self.networks())
+        self.world.wait_for(self.service.contents.pause(descriptor(1).hash_key))
+        secret.unlink()
+        write_secret_file(str(secret), lambda size: b"1" * size)
+        self.world.wait_for(self.watching.reload())
+        self.service.contents.resume(descriptor(1).hash_key)
+        self.assertEqual(before, self.networks(), "also when it was paused meanwhile")
+
+    def networks(self) -> list[bytes]:
+        """Return the tags of the networks of the only content."""
+        (session,) = self.service.contents.sessions.values()
+        return [presence.network.keys.tag for presence in session.presences]
+
+    def test_signature_that_counts_no_more(self):
+        """A reload drops what nobody signed who is asked for; a look at the folder does not."""
+        path = self.put("a.desc", descriptor(1))
+        self.start()
+        self.watching.parser.signers = parse_signers(SIGNER, "signers", lambda: 0.0)
+        path.touch()
+        self.look(3)
+        self.assertEqual(["file-1"], self.served, "its signature may be on its way")
+        self.world.wait_for(self.watching.reload())
+        self.assertEqual([], self.served)
+        self.watching.parser.signers = None
+        self.world.wait_for(self.watching.reload())
+        self.assertEqual(["file-1"], self.served)
 
     def test_everything_is_read(self):
         """A new file is taken at once, and nodes named anew are asked."""
