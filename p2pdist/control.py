@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any, Final
 
 from twisted.application.service import Service
@@ -37,11 +38,10 @@ from p2pdist.keptlimits import PROCESS
 from p2pdist.logs import new_logger
 from p2pdist.service import P2PDistService
 from p2pdist.session import Session
+from p2pdist.sockpath import short_way
 from p2pdist.swarm.throttle import RateLimits
 
 SOCKET_NAME: Final = "control"
-SOCKET_PATH_BYTES: Final = 107
-"""Of ``sun_path``, without its end."""
 
 Result = dict[str, Any]
 
@@ -410,18 +410,18 @@ class ControlService(Service):
         self._reactor = reactor
         self._factory = ControlFactory(control)
         self._port: IListeningPort | None = None
+        self._way = ExitStack()
 
     def startService(self) -> None:
         """Open the socket; without one the node works on, and the log says why."""
         super().startService()
         try:
-            if len(os.fsencode(self.path)) > SOCKET_PATH_BYTES:
-                raise OSError(f"its path has more than {SOCKET_PATH_BYTES} bytes")  # noqa: TRY301
-            if os.path.exists(self.path):  # noqa: PTH110 -- of a killed run: the lock is ours now
-                os.unlink(self.path)  # noqa: PTH108
+            way = self._way.enter_context(short_way(self.path))
+            if os.path.exists(way):  # noqa: PTH110 -- of a killed run: the lock is ours now
+                os.unlink(way)  # noqa: PTH108
             before = os.umask(0o177)
             try:
-                self._port = self._reactor.listenUNIX(self.path, self._factory, mode=0o600)
+                self._port = self._reactor.listenUNIX(way, self._factory, mode=0o600)
             finally:
                 os.umask(before)
         except Exception as error:  # noqa: BLE001 -- CannotListenError, OSError: the same to us
@@ -435,11 +435,10 @@ class ControlService(Service):
         """Close the socket."""
         super().stopService()
         port, self._port = self._port, None
-        return None if port is None else maybeDeferred(port.stopListening).addCallback(_nothing)
-
-
-def _nothing(_result: object) -> None:
-    """Turn any result into none."""
+        if port is None:
+            self._way.close()
+            return None
+        return maybeDeferred(port.stopListening).addCallback(lambda _: self._way.close())
 
 
 def socket_path(state_dir: str) -> str:

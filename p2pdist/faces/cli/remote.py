@@ -19,6 +19,7 @@ from p2pdist.config import default_state_dir
 from p2pdist.control import socket_path
 from p2pdist.errors import ConfigurationError, P2PDistError
 from p2pdist.faces.cli.output import format_duration
+from p2pdist.sockpath import short_way
 
 PATIENCE_S: Final = 30.0
 """For one answer: a node that stops a content closes its files first."""
@@ -74,9 +75,9 @@ class Remote:
             "params": {name: value for name, value in params.items() if value is not None},
         }
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            with short_way(self.path) as way, socket.socket(socket.AF_UNIX) as connection:
                 connection.settimeout(PATIENCE_S)
-                connection.connect(self.path)
+                connection.connect(way)
                 connection.sendall(json.dumps(request).encode() + b"\n")
                 line = _read_line(connection)
             answer = json.loads(line)
