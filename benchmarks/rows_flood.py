@@ -153,7 +153,6 @@ def _flooded(
         sender.terminate()
         sender.join()
         leech.stop()
-    at_least = None if label == "sealed, our tokens" else 80
-    report.add(f"junk, {label}: download kept", 100 * rate / calm, "%", at_least=at_least)
+    report.add(f"junk, {label}: download kept", 100 * rate / calm, "%", at_least=80)
     report.add(f"junk, {label}: log per minute", log, "kB", at_most=100)
     report.add(f"junk, {label}: memory grown by", growth, "MiB")

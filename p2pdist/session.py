@@ -19,7 +19,7 @@ from p2pdist.census.gossip import Frame
 from p2pdist.census.records import Report
 from p2pdist.content import Metadata
 from p2pdist.descriptor import Descriptor
-from p2pdist.errors import NodeStopped, P2PDistError, StorageError
+from p2pdist.errors import DiskTrouble, NodeStopped, P2PDistError, StorageError
 from p2pdist.fleet import Fleet, reaches, report_of
 from p2pdist.ids import HashKey, PieceIndex, format_hash_key
 from p2pdist.logs import new_logger
@@ -34,8 +34,10 @@ from p2pdist.storage.locate import create, locate
 from p2pdist.storage.place import Place
 from p2pdist.storage.store import Store
 from p2pdist.swarm.connection import PeerConnection
+from p2pdist.swarm.diskpause import DiskPause
 from p2pdist.swarm.throttle import RateLimits
 from p2pdist.swarm.transfer import Transfer, TransferEvents
+from p2pdist.workers import when_over
 
 LOG_PARTS = 10
 """Progress lines in the log of one download."""
@@ -81,6 +83,8 @@ class Session:
     _metadata: Metadata | None = field(init=False, default=None)
     _opening: Deferred[Store] | Deferred[Store | None] | None = field(init=False, default=None)
     _checked: tuple[int, int] | None = field(init=False, default=None)
+    _pause: DiskPause = field(init=False)
+    """Of the look at the disk; the transfer has its own."""
     _error: str = field(init=False, default="")
     _outcome: str | Failure | None = field(init=False, default=None)
     _waiting: list[Deferred[str]] = field(init=False, factory=list)
@@ -95,6 +99,7 @@ class Session:
 
     def __attrs_post_init__(self) -> None:
         self._course = new_course(Core(self._entered))
+        self._pause = DiskPause(self.place.clock, self.paused, self.resumed)
         self.nodes = self.descriptor.nodes
         self.transfer = self.make_transfer(self.descriptor.hash_key, self._open_store, self)
         self.membership = Memberships(
@@ -138,9 +143,12 @@ class Session:
         self._started_at = self._waiting_logged_at = self.place.clock.seconds()
         self.membership.add_nodes(self.nodes)
         self.membership.watch(self.way_in)
+        self._look()
+
+    def _look(self) -> None:
         located = locate(self.place, self.descriptor, self._hashed)
         self._opening = located
-        located.addCallbacks(self._cb_located, self._eb_broken)
+        located.addCallbacks(self._cb_located, self._eb_located)
         located.addErrback(self._eb_bug)
 
     @property
@@ -164,6 +172,7 @@ class Session:
             self._take(store)
         if self._stopped:
             return  # ``stop`` waits for this, and closes the store
+        self._pause.over()
         if self.seed_only and (store is None or not store.complete):
             target = self.place.target_path(self.name)
             self._broke(
@@ -220,7 +229,7 @@ class Session:
         self.fleet.stop()
         waits: list[Deferred[None]] = [self.transfer.stop()]
         if self._opening is not None:
-            waits.append(self._opened_or_not(self._opening))
+            waits.append(when_over(self._opening))
         done: Deferred[None] = Deferred()
 
         def ended(_result: object) -> None:
@@ -230,17 +239,6 @@ class Session:
 
         gatherResults(waits, consumeErrors=True).addBoth(ended)
         return done
-
-    @staticmethod
-    def _opened_or_not(opening: Deferred[Store] | Deferred[Store | None]) -> Deferred[None]:
-        waited: Deferred[None] = Deferred()
-
-        def over(result: object) -> object:
-            waited.callback(None)
-            return result
-
-        opening.addBoth(over)
-        return waited
 
     def _close(self) -> Deferred[None]:
         done: Deferred[None] = Deferred()
@@ -403,12 +401,15 @@ class Session:
         self._course.broke()
         self._decide(Failure(error))
 
-    def _eb_broken(self, failure: Failure) -> None:
+    def _eb_located(self, failure: Failure) -> None:
         self._opening = None
         failure.trap(P2PDistError)
-        assert failure.value is not None
-        if not self._stopped:
-            self._broke(failure.value)
+        error = failure.value
+        assert error is not None
+        if isinstance(error, DiskTrouble):
+            self._pause.begin(error, self._look)
+        elif not self._stopped:
+            self._broke(error)
 
     def _eb_bug(self, failure: Failure) -> None:
         self._log.failure("{name}: a bug", failure, name=self.name)
@@ -422,6 +423,7 @@ class Session:
             self._logged_wait = ""
             return
         now = self.place.clock.seconds()
+        self._pause.tick(now)
         progress = self.transfer.progress()
         moving = progress.download_bytes_per_s > 0 or self.stage is not Stage.LEECHING
         if moving:
@@ -478,7 +480,7 @@ class Session:
     def _waiting_for(self, reports: tuple[EntryReport, ...]) -> str:
         told = "; ".join(str(report) for report in reports)
         if self.stage is Stage.CHECKING:
-            return "the check of what is on disk"
+            return self._pause.reason or "the check of what is on disk"
         if self.stage is Stage.RESOLVING:
             return f"an answer of a node: {told}" if told else self._lonely()
         if self.stage is Stage.FINDING:

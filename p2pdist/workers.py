@@ -32,6 +32,18 @@ class IWorkers(Interface):
         """
 
 
+def when_over(work: Deferred[Any]) -> Deferred[None]:
+    """Return a Deferred that fires when ``work`` has fired or failed; its result stays its own."""
+    waiting: Deferred[None] = Deferred()
+
+    def over(result: object) -> object:
+        waiting.callback(None)
+        return result
+
+    work.addBoth(over)
+    return waiting
+
+
 @implementer(IWorkers)
 @define
 class ThreadWorkers:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from attrs import evolve
 from twisted.logger import capturedLogs
 
@@ -87,6 +89,48 @@ class StageTests(TestCase):
         third.store(made)
         third.run(pointing(made, bootstrap))
         world.run_until(lambda: other.holds(made), timeout=60)
+
+
+class TroubleTests(TestCase):
+    """A disk that refuses while it is looked at."""
+
+    def paused(self, station: Station) -> None:
+        """Check that a station says what it waits for, once, and is about to go on."""
+        self.assertIs(Stage.CHECKING, station.session.stage)
+        self.assertIn("Input/output error", station.session.status().waiting_for)
+        self.assertEqual("", station.session.status().error)
+
+    def test_disk_that_cannot_be_looked_at_for_a_while(self):
+        """EIO at the very start is a pause with its reason; the disk is looked at again."""
+        made = content({"model.bin": 8 * PIECE})
+        world = lan()
+        bootstrap, _, _ = swarm(world, made, 0)
+        leech = Station.at(world, "10.0.1.1")
+        leech.disk.put_folder(DATA)
+        with capturedLogs() as logs:
+            leech.run(pointing(made, bootstrap))
+            leech.disk.failing["open_root"] = [errno.EIO] * 100
+            for seconds in (1, limits.DISK_RETRY_S + limits.UPKEEP_EVERY_S):
+                world.run(seconds)
+                self.paused(leech)
+            leech.disk.failing.clear()
+            world.run_until(lambda: leech.holds(made), timeout=2 * limits.DISK_RETRY_S)
+        told = [event["log_format"] for event in logs]
+        self.assertEqual(1, sum("paused" in text for text in told))
+        self.assertEqual(1, sum("goes on" in text for text in told))
+
+    def test_stop_while_paused(self):
+        """A session that waits for its disk ends at once, and looks no more."""
+        made = one_file()
+        world = lan()
+        station = Station.at(world, "10.0.1.1")
+        station.store(made)
+        station.run(pointing(made))
+        station.disk.failing["open_root"] = [errno.EIO] * 100
+        world.run(1)
+        self.paused(station)
+        station.stop()
+        self.assertEqual([], station.host.leaks())
 
 
 class ReportTests(TestCase):
