@@ -119,11 +119,10 @@ class Arena:
     def draw(self) -> Lookup:
         """Choose a topic, its members, and who looks for it, exactly as `Study.draw` does."""
         topic = Topic(self._draws.randbytes(ID_BYTES))
-        members = self._draws.sample(self._open, self.world.member_count)
         initiator = self._draws.choice(self._initiators)
-        while initiator in members:
-            initiator = self._draws.choice(self._initiators)
-        return Lookup(initiator, topic, members)
+        members = self._draws.sample(self._open, self.world.member_count + 1)
+        members = [member for member in members if member != initiator]
+        return Lookup(initiator, topic, members[: self.world.member_count])
 
     def holders(self, lookup: Lookup) -> set[int]:
         """Return who knows the topic's members: they themselves, and the nodes near to it.

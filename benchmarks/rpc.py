@@ -3,7 +3,8 @@
 The contestants take turns, so that a busy machine is unfair to both alike: a ratio is the median of
 the ratios of the rounds. What each end runs, and which limits are raised, says `rpc_ends.py`. A
 third contestant, `bare`, is two sockets that send 110 bytes to and fro, and nothing else: what the
-kernel and the machine's sleep take, no code of anybody's can win back.
+kernel and the machine's sleep take, no code of anybody's can win back. A fourth, `twisted`, has
+msgpack, a Deferred and a timer as well, and checks nothing: the floor of this runtime.
 
 `datagram_costs` measures sealing and opening in this process; other scripts may import it.
 Without `rpcudp` (`pip install rpcudp==5.0.1`) its rows are skipped.
@@ -45,7 +46,7 @@ class End:
     """A server under measurement, and what its clients found.
 
     Attributes:
-        who: `p2pdist`, `rpcudp` or `bare`.
+        who: `p2pdist`, `rpcudp`, `twisted` or `bare`.
         interface: where both its ends listen.
         rates: calls per second, by kind of call, number outstanding, and cores.
         cpu: CPU microseconds of the client per call, likewise.
@@ -111,7 +112,7 @@ def take_turns(ends: dict[str, End], dual: End, rounds: int, seconds: float) -> 
 
 def measure_calls(report: Report, *, rounds: int, seconds: float) -> None:
     """Start the servers, measure, and add the figures."""
-    names = ["p2pdist", "bare", "rpcudp"]
+    names = ["p2pdist", "bare", "twisted", "rpcudp"]
     if importlib.util.find_spec("rpcudp") is None:
         names.remove("rpcudp")
     ends = {name: End(name) for name in names}

@@ -8,11 +8,14 @@ raised here, the code that asks them runs.
 
 rpcudp's server answers `rpc_ping` with its id, as in its README; its datagrams carry no token, no
 checksum and no seal. Each is called in its own style: Deferreds' callbacks, and `await`. `bare`
-sends a ping's 110 bytes and gets them back.
+sends a ping's 110 bytes and gets them back; `twisted` does so with msgpack, Twisted's UDP, and a
+Deferred and a timer for each call.
 
-    rpc_ends.py server p2pdist|rpcudp|bare INTERFACE    prints its port, ends when stdin ends
-    rpc_ends.py client p2pdist|rpcudp|bare INTERFACE PORT ping|find|announce OUTSTANDING SECONDS
+    rpc_ends.py server WHO INTERFACE    prints its port, ends when stdin ends
+    rpc_ends.py client WHO INTERFACE PORT ping|find|announce OUTSTANDING SECONDS
         prints calls per second and this process's CPU microseconds per call
+
+    WHO is p2pdist, rpcudp, twisted or bare.
 """
 
 from __future__ import annotations
@@ -58,6 +61,75 @@ class Meter:
         """Print calls per second and CPU microseconds per call."""
         cpu = time.process_time() - self.cpu
         print(self.calls / (time.perf_counter() - self.began), 1e6 * cpu / max(self.calls, 1))
+
+
+def twisted_echo(reactor: Any) -> Any:
+    """Return a protocol that sends back what comes, and calls with a Deferred and a timer each.
+
+    The least that a call can take in Twisted: msgpack there and back, and nothing checked.
+    """
+    import msgpack
+    from twisted.internet.defer import Deferred
+    from twisted.internet.protocol import DatagramProtocol
+
+    class Echo(DatagramProtocol):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.calls: dict[int, Any] = {}
+            self.made = 0
+
+        def call(self, address: tuple[str, int]) -> Any:
+            self.made += 1
+            done: Any = Deferred()
+            self.calls[self.made] = done, reactor.callLater(1.0, done.cancel)
+            self.transport.socket.sendto(msgpack.packb([0, self.made, ID, bytes(60)]), address)
+            return done
+
+        def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
+            kind, number, node_id, padding = msgpack.unpackb(datagram)
+            if kind:
+                done, timer = self.calls.pop(number)
+                timer.cancel()
+                done.callback(node_id)
+            else:
+                row = [1, number, node_id, padding]
+                self.transport.socket.sendto(msgpack.packb(row), addr)
+
+    return Echo()
+
+
+def serve_twisted(interface: str) -> None:
+    """Echo until standard input ends."""
+    from twisted.internet import reactor as default
+
+    reactor: Any = default
+    port = reactor.listenUDP(0, twisted_echo(reactor), interface=interface)
+    print(port.getHost().port, flush=True)
+    reactor.callInThread(lambda: (sys.stdin.read(), reactor.callFromThread(reactor.stop)))
+    reactor.run()
+
+
+def call_twisted(interface: str, port: int, outstanding: int, seconds: float) -> None:
+    """Call the echo and print what was measured."""
+    from twisted.internet import reactor as default
+
+    reactor: Any = default
+    echo = twisted_echo(reactor)
+    reactor.listenUDP(0, echo, interface=interface)
+    meter = Meter(seconds)
+
+    def again(_reply: Any) -> None:
+        if meter.count():
+            echo.call((interface, port)).addCallback(again)
+        else:
+            reactor.crash()
+
+    def begin() -> None:
+        for _ in range(outstanding):
+            again(None)
+
+    reactor.callWhenRunning(begin)
+    reactor.run()
+    meter.print()
 
 
 async def repeat(call: Callable[[], Awaitable[Any]], meter: Meter) -> None:
@@ -235,11 +307,18 @@ def main() -> None:
     """Be one of the ends."""
     role, who, interface, *rest = sys.argv[1:]
     if role == "server":
-        {"p2pdist": serve_p2pdist, "rpcudp": serve_rpcudp, "bare": serve_bare}[who](interface)
+        {
+            "p2pdist": serve_p2pdist,
+            "rpcudp": serve_rpcudp,
+            "bare": serve_bare,
+            "twisted": serve_twisted,
+        }[who](interface)
         return
     port, kind, outstanding, seconds = int(rest[0]), rest[1], int(rest[2]), float(rest[3])
     if who == "p2pdist":
         call_p2pdist(interface, port, kind, outstanding, seconds)
+    elif who == "twisted":
+        call_twisted(interface, port, outstanding, seconds)
     elif who == "rpcudp":
         call_rpcudp(port, outstanding, seconds)
     else:

@@ -96,6 +96,8 @@ class Carrier:
             return self._verdict(source, message, Verdict.BUSY, message.units, now)
         query = self._relay.take(stamped, source, now)
         if self._answer(query, now) or self._pass_on(query):
+            if query.pair:
+                self._pass_on(query, second=True)
             return self._verdict(source, message, Verdict.TAKEN, 0, now)
         return self._verdict(source, message, Verdict.NO_ROUTE, query.units, now)
 
@@ -166,8 +168,11 @@ class Carrier:
 
     # --- passing on ---
 
-    def _pass_on(self, query: Query) -> bool:
-        """Hand the query to the next candidate; False if there is none."""
+    def _pass_on(self, query: Query, *, second: bool = False) -> bool:
+        """Hand the query to the next candidate; False if there is none.
+
+        ``second``: as the second of a pair.
+        """
         network = self.network
         now = network.clock.seconds()
         size = limits.GET_PEERS_WIDE_BYTES if query.message.wide else limits.GET_PEERS_BYTES
@@ -176,7 +181,8 @@ class Carrier:
         table = network.table_size()
         nearer_to = query.message.topic if table > limits.SMALL_TABLE else None
         candidates = network.walk_candidates(query.src, nearer_to)
-        chosen = self._relay.next_hop(query, candidates, network.log2_reach(), table)
+        reach = network.log2_reach()
+        chosen = self._relay.next_hop(query, candidates, reach, table, second=second)
         if chosen is None:
             network.guard.relay(-size, now)  # nothing is sent
             return False
@@ -192,13 +198,14 @@ class Carrier:
             assert isinstance(reply, Forwarded)
             refused = reply.verdict is not Verdict.TAKEN
             if refused and self._relay.handed_back(query, address, reply.units):
-                self._fail_over(query)
+                self._failed(query)
 
         def silent(failure: Failure) -> None:
             if not failure.check(NodeStopped):
                 failure.trap(RPCError)
-                self._fail_over(query)
+                self._failed(query)
 
+        query.under_way += 1
         network.rpc.call_built(
             address,
             build,
@@ -209,8 +216,10 @@ class Carrier:
         ).addCallbacks(replied, silent)
         return True
 
-    def _fail_over(self, query: Query) -> None:
-        if self._pass_on(query):
+    def _failed(self, query: Query) -> None:
+        """Go on elsewhere when nobody is left who has the query; else it is on its way still."""
+        query.under_way -= 1
+        if query.under_way or self._pass_on(query):
             return
         now = self.network.clock.seconds()
         refusal = Forwarded(

@@ -71,12 +71,16 @@ class Candidate(NamedTuple):
 
 @frozen
 class Walk:
-    """Send a get_peers to ``address``; ``last_hop`` asks for its own table only."""
+    """Send a get_peers to ``address``.
+
+    ``last_hop`` asks for its own table only, ``pair`` for two storers at the end of the walk.
+    """
 
     address: Address
     qid: bytes
     wide: bool
     last_hop: bool
+    pair: bool = False
 
 
 @frozen
@@ -269,11 +273,12 @@ class Lookup:
         spread = sorted(order, key=lambda c: _seen_subnet(subnets, c.address))
         for candidate in spread[:count]:
             qid = self.query + bytes([min(self._walks, 255)])
+            pair = not self._walks and not last_hop
             self._walks += 1
             self._pending[candidate.address] = qid
             if not last_hop:
                 self._first_hops[qid] = candidate.address
-            actions.append(Walk(candidate.address, qid, wide, last_hop))
+            actions.append(Walk(candidate.address, qid, wide, last_hop, pair))
         return actions
 
     def _unused(self, address: Address) -> bool:

@@ -57,6 +57,8 @@ class Flag(enum.IntFlag):
     NAT = 8
     """ping, pong: strangers cannot call me. get_peers, from its initiator to the first hop: offers
     of strangers may not reach me, have them sent to you (:attr:`VIA`)"""
+    PAIR = 16
+    """get_peers: whoever has a storer as next hop hands it to two of them at once"""
 
 
 class Verdict(enum.IntEnum):
@@ -241,7 +243,7 @@ class GetPeers(Request):
         via: the first hop's address; written by the second hop from the UDP header.
         hops: how many nodes passed it on.
         units: offers this copy may cause at most.
-        flags: :attr:`Flag.VIA`, :attr:`Flag.LAST`, :attr:`Flag.NAT`.
+        flags: :attr:`Flag.VIA`, :attr:`Flag.LAST`, :attr:`Flag.NAT`, :attr:`Flag.PAIR`.
         wide: padded to 1232 instead of 720 bytes.
     """
 

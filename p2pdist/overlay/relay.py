@@ -51,6 +51,8 @@ class Query:
         tried: next hops so far.
         lent: units each of them was given and may hand back.
         relayed: offers passed to the initiator so far.
+        under_way: next hops that have it, as far as we know.
+        pair: whether its first next hop is the first of a pair.
     """
 
     message: GetPeers
@@ -63,6 +65,8 @@ class Query:
     tried: dict[Address, None] = field(factory=dict)
     lent: dict[Address, int] = field(factory=dict)
     relayed: int = 0
+    under_way: int = 0
+    pair: bool = False
 
     @property
     def src(self) -> Address:
@@ -82,7 +86,7 @@ def stamp(message: GetPeers, source: Address) -> GetPeers:
     The first hop writes ``src``, the second ``via``, both from the UDP header.
     """
     if message.hops == 0:
-        flags = message.flags & (Flag.LAST | Flag.NAT)
+        flags = message.flags & (Flag.LAST | Flag.NAT | Flag.PAIR)
         return attrs.evolve(message, src=source, via=None, flags=flags)
     if message.hops == 1:
         return attrs.evolve(message, via=source)
@@ -123,19 +127,28 @@ class Relay:
         return query
 
     def next_hop(
-        self, query: Query, candidates: Sequence[Candidate], log2_reach: float, table: int
+        self,
+        query: Query,
+        candidates: Sequence[Candidate],
+        log2_reach: float,
+        table: int,
+        *,
+        second: bool = False,
     ) -> tuple[Address, GetPeers] | None:
         """Return whom to pass the query to and with which message, or ``None`` to hand it back.
 
         Candidates strictly nearer to the topic than this node come first, in walk order. If there
         is none and the table is small, the nearest others do: strict greed would break a chain of
-        three nodes for half of all topics (decision 11).
+        three nodes for half of all topics (decision 11). Where the query asks for a pair and the
+        first choice is near enough to be a storer, ``query.pair`` says that a second one is to
+        have it as well.
 
         Args:
             query: taken here.
             candidates: neighbours of the family of ``src`` that are not suspect.
             log2_reach: see :func:`p2pdist.overlay.lookup.walk_cost`.
             table: entries in the routing tables.
+            second: the second of a pair is wanted: nobody but who is near enough to be a storer.
         """
         message = query.message
         if message.hops >= limits.HOPS or len(query.tried) >= limits.WALK_CANDIDATES:
@@ -151,6 +164,9 @@ class Relay:
                 fitting = [c for c in fitting if scope(c.address) <= widest]
         own = distance(self.own_id, message.topic)
         topic = int.from_bytes(message.topic, "big")
+        reach = 2.0**log2_reach
+        if second:
+            fitting = [c for c in fitting if c.number ^ topic <= reach]
         nearer = [c for c in fitting if c.number ^ topic < own]
         if nearer:
             chosen = min(nearer, key=walk_cost(nearer, message.topic, log2_reach))
@@ -158,11 +174,14 @@ class Relay:
             chosen = min(fitting, key=lambda c: c.number ^ topic)
         else:
             return None
+        flags = message.flags & ~Flag.NAT
+        if chosen.number ^ topic <= reach:
+            query.pair = bool(flags & Flag.PAIR) and not query.tried
+            flags &= ~Flag.PAIR  # here is the pair: its members make no other
         query.tried[chosen.address] = None
         units = (query.units + 1) // 2
         query.units -= units
         query.lent[chosen.address] = units
-        flags = message.flags & ~Flag.NAT
         hidden = message.flags & Flag.NAT or scope(query.src) < scope(chosen.address)
         if query.first_hop and hidden:
             flags |= Flag.VIA

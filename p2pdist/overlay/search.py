@@ -355,6 +355,8 @@ class Search:
                 self._refused(walk.address, reply.verdict)
 
         flags = Flag.LAST if walk.last_hop else Flag(0)
+        if walk.pair:
+            flags |= Flag.PAIR
         if self.network.reach.masked(walk.address):
             flags |= Flag.NAT
 

@@ -644,6 +644,45 @@ class CarrierTests(StrangerCase):
         refusals = [r for r in self.stranger.heard(Forwarded) if r.verdict is Verdict.NO_ROUTE]
         self.assertEqual([1], [r.units for r in refusals])
 
+    def pass_on_to_two(self) -> tuple[Stranger, GetPeers]:
+        """Let the node pass on a query that asks for a pair; return the third, and its copy."""
+        third = Stranger(self.world.host("10.0.0.9"))
+        third.polite = True
+        third.befriend(self.node.address)
+        self.pass_on(flags=Flag.PAIR)
+        return third, third.heard(GetPeers)[0]
+
+    def refused(self) -> list[int]:
+        """Return the units of the refusals upstream."""
+        heard = self.stranger.heard(Forwarded)
+        return [reply.units for reply in heard if reply.verdict is Verdict.NO_ROUTE]
+
+    def test_pair_has_the_units_of_one(self) -> None:
+        """Two next hops have the query at the same time, and its units between them."""
+        _, copy = self.pass_on_to_two()
+        both = [copy, *self.other.heard(GetPeers)]
+        self.assertEqual([1, 2], sorted(each.units for each in both))
+        self.assertEqual(1, len({each.qid for each in both}))
+
+    def test_one_of_a_pair_is_enough(self) -> None:
+        """While one of two next hops has the query, nothing is done about the other."""
+        self.pass_on_to_two()
+        self.take(Verdict.TAKEN, 0, self.other.heard(GetPeers)[0])
+        self.world.run(limits.LOOKUP_S)  # the third never answers
+        self.assertEqual([], self.refused())
+
+    def test_pair_that_fails(self) -> None:
+        """When neither of two has it any more, it is handed back with what is left."""
+        third, copy = self.pass_on_to_two()
+        self.take(Verdict.NO_ROUTE, 3, self.other.heard(GetPeers)[0])
+        self.assertEqual([], self.refused())
+        refusal = Forwarded(
+            rid=copy.rid, attempt=0, verdict=Verdict.NO_ROUTE, units=3, token=b"t" * 8
+        )
+        third.send(self.node.address, refusal)
+        self.world.run(0.01)
+        self.assertEqual([3], self.refused())
+
     def offer(self, copy: GetPeers, **fields) -> Offer:
         """Return an offer by the other stranger."""
         made = {"cookie": b"", "swarm": 1, **fields}

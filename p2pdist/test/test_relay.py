@@ -71,7 +71,7 @@ class StampTests(TestCase):
         stamped = stamp(request, source)
         if request.hops == 0:
             self.assertEqual((source, None), (stamped.src, stamped.via))
-            kept = Flag.LAST | Flag.NAT
+            kept = Flag.LAST | Flag.NAT | Flag.PAIR
             self.assertEqual(request.flags & kept, stamped.flags, "nobody asks for VIA")
         elif request.hops == 1:
             self.assertEqual((request.src, source), (stamped.src, stamped.via))
@@ -178,6 +178,50 @@ class NextHopTests(TestCase):
             relay.handed_back(query, chosen[0], 5)
         self.assertEqual([c.address for c in candidates[: limits.WALK_CANDIDATES]], tried)
         self.assertEqual(1, query.units)
+
+
+class PairTests(TestCase):
+    """Two storers at the end of a walk that asks for them."""
+
+    REACH = 8.0
+    """Storers live up to 256 away."""
+
+    def hops(self, away: list[int], **more: Any) -> list[tuple[Address, int]]:
+        """Return the next hops, and their units, a fresh query has at once."""
+        relay, query = taken(flags=Flag.PAIR, **more)
+        candidates = [candidate(each) for each in away]
+        chosen = [relay.next_hop(query, candidates, self.REACH, LARGE)]
+        if query.pair:
+            chosen.append(relay.next_hop(query, candidates, self.REACH, LARGE, second=True))
+        return [(each[0], each[1].units) for each in chosen if each is not None]
+
+    def test_two_storers(self):
+        """The query goes to the two nearest within reach, which share its units."""
+        expected = [(candidate(100).address, 2), (candidate(200).address, 1)]
+        self.assertEqual(expected, self.hops([200, 100, 250], units=3))
+
+    def test_one_pair(self):
+        """The members of a pair are not asked for another; a node before the storers is."""
+        for away, flags in ((100, Flag(0)), (500, Flag.PAIR)):
+            relay, query = taken(flags=Flag.PAIR)
+            chosen = relay.next_hop(query, [candidate(away)], self.REACH, LARGE)
+            assert chosen is not None
+            self.assertEqual(flags, chosen[1].flags)
+
+    def test_storers_only(self):
+        """Before the storers, or where there is but one, it goes to one."""
+        self.assertEqual(1, len(self.hops([500, 600])))
+        self.assertEqual(1, len(self.hops([100, 300])))
+
+    def test_units_are_needed(self):
+        """A query that may cause one offer more has no second copy."""
+        self.assertEqual(1, len(self.hops([100, 200], units=1)))
+
+    def test_on_demand(self):
+        """One that does not ask for a pair goes to one."""
+        relay, query = taken(units=3)
+        relay.next_hop(query, [candidate(100), candidate(200)], self.REACH, LARGE)
+        self.assertFalse(query.pair)
 
 
 class ScopeTests(TestCase):

@@ -103,6 +103,7 @@ class SearchTests(SearchCase):
         (asked,) = stranger.heard(GetPeers)
         self.assertEqual((search.query, TOPIC), (asked.qid[:-1], asked.topic))
         self.assertIsNone(asked.src, "an initiator does not name its own address")
+        self.assertEqual(Flag.PAIR, asked.flags, "the first walk, and no NAT")
 
     def test_fails_after_lookup_s(self) -> None:
         """A neighbour that takes queries and drops them is waited for until LOOKUP_S."""

@@ -464,7 +464,7 @@ class TraceTests(TestCase):
 
     def test_readable(self):
         """In the worst company lines fit 100 columns, times go up, and fates are told."""
-        _, trace = self.run_traced(nated=0.2, liars=0.2, black_holes=0.2)
+        _, trace = self.run_traced(count=3, nated=0.2, liars=0.2, black_holes=0.2)
         lines = list(trace.lines())
         self.assertLessEqual(max(map(len, lines)), 100)
         times = [float(line[:8]) for line in lines if " -> " in line]
