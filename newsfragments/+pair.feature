@@ -1,0 +1,1 @@
+The first walk of a lookup asks two storers at once at its end, and timeouts follow the measured round trip more closely: finding peers takes 5 % less time in the median, 15 % on a bad network, with as many packets.
