@@ -37,7 +37,7 @@ PIECE_LENGTH_MIN: Final = 64 * KIB
 PIECE_LENGTH_MAX: Final = 16 * MIB
 PIECES_MAX: Final = 1 << 19
 LENGTH_MAX: Final = 8 * TIB
-PIECES_WANTED: Final = 2048
+PIECES_WANTED: Final = 1024
 """Default piece length: the smallest with at most this many pieces ..."""
 PIECE_LENGTH_USUAL: Final = 4 * MIB
 """... but not longer than this up to PIECE_LENGTH_USUAL_TO."""
