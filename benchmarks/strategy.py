@@ -71,9 +71,11 @@ class SimStore:
     timeline: Timeline
     published: bool = False
     on_lost: object = None
+    on_found: object = None
 
-    def read(self, _index: int, _offset: int, size: int) -> Deferred[bytes]:
+    def read(self, _index: int, _offset: int, size: int, *, lend: bool = False) -> Deferred[bytes]:
         """Return that many zeros at once."""
+        del lend
         return succeed(ZEROS[:size])
 
     def write_piece(self, index: int, _data: memoryview) -> Deferred[None]:

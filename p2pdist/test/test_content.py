@@ -135,7 +135,7 @@ class PieceTests(TestCase):
             (0, limits.PIECE_LENGTH_MIN),
             (wanted, limits.PIECE_LENGTH_MIN),
             (wanted + 1, 2 * limits.PIECE_LENGTH_MIN),
-            (gib, 512 * limits.KIB),
+            (gib, mib),
             (8 * gib, limits.PIECE_LENGTH_USUAL),
             (limits.PIECE_LENGTH_USUAL_TO, limits.PIECE_LENGTH_USUAL),
             (limits.PIECE_LENGTH_USUAL_TO + 1, limits.PIECE_LENGTH_MAX),
