@@ -14,6 +14,7 @@ Safety, after every event:
   rotted on the disk after they were checked;
 * a published content is right as programs see it and as a power failure would leave it;
 * tables, budgets, connections and requests stay within their bounds;
+* no datagram is longer than a path with the smallest MTU of IPv6, 1280 bytes, lets through;
 * nothing is logged as an error of our own.
 """
 
@@ -206,7 +207,7 @@ class FaultWorld:
         globalLogPublisher.addObserver(log)
         world.after_event.append(self._watch)
         try:
-            world.link(bandwidth=plan.bandwidth, **plan.weather)
+            world.link(bandwidth=plan.bandwidth, mtu=limits.DATAGRAM_BYTES, **plan.weather)
             self._schedule()
             world.run(plan.storm_s)
             self._calm_down()
@@ -538,6 +539,11 @@ class Watch:
         for station, session in self.faults.sessions():
             self._pieces(station, session)
             self._bounds(station, session)
+        honest = {address for each in self.faults.stations for address in each.host.addresses}
+        for record in self.faults.world.trace:
+            too_long = record.kind == "udp" and record.length > limits.DATAGRAM_BYTES
+            if too_long and record.source[0] in honest:
+                raise Violation(f"{record.source} sent {record.length} bytes in a datagram")
 
     def _served(self, text: str) -> None:
         if not self.faults.faults["rot"]:

@@ -10,6 +10,8 @@ from collections import Counter
 
 from attrs import evolve
 
+from p2pdist import limits
+from p2pdist.overlay.node import Node
 from p2pdist.simulation.timeline import Stuck
 from p2pdist.storage.store import Store
 from p2pdist.swarm.messages import DeclineReason
@@ -153,6 +155,16 @@ class WatchTests(TestCase):
         self.patch(PiecePicker, "verified", stumble)
         self.broken(quiet(), "a bug was logged")
         self.flushLoggedErrors(ZeroDivisionError)
+
+    def test_long_datagram(self) -> None:
+        """A datagram that a path of IPv6 need not let through is noticed."""
+        transmit = Node.transmit
+
+        def longer(node, datagram, address):
+            transmit(node, datagram + bytes(len(datagram) == limits.DATAGRAM_BYTES), address)
+
+        self.patch(Node, "transmit", longer)
+        self.broken(quiet(), "bytes in a datagram")
 
     def test_nobody_completes(self) -> None:
         """A swarm that does not finish is noticed."""
