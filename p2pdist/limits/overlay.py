@@ -163,6 +163,9 @@ STORERS: Final = 24
 
 # --- lookup ---
 WALKS: Final = 2
+PAIR_WALKS: Final = 1
+"""First walks of a lookup that ask for two storers at their end: 65.6 ms and 15.8 datagrams with 1,
+68.1 and 14.7 with none, 64.2 and 19.7 if all do (``docs/overlay.md``, what was tried)."""
 LOSSES_ROUGH: Final = 3
 """Lost first hops of one lookup from which on two walks replace each: with 20 % loss and 30 % dead
 entries, this and RTO_MIN_S took p99 from 631 to 379 ms; with 5 % and 10 % it is rare."""

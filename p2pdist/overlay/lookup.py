@@ -273,7 +273,7 @@ class Lookup:
         spread = sorted(order, key=lambda c: _seen_subnet(subnets, c.address))
         for candidate in spread[:count]:
             qid = self.query + bytes([min(self._walks, 255)])
-            pair = not self._walks and not last_hop
+            pair = self._walks < limits.PAIR_WALKS and not last_hop
             self._walks += 1
             self._pending[candidate.address] = qid
             if not last_hop:

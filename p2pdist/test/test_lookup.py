@@ -190,9 +190,10 @@ class TimelineTests(LookupCase):
         self.assertEqual(30, self.lookup.asked)
 
     def test_pair(self):
-        """The first walk asks for two storers at its end: a second copy there is cheap."""
+        """The first PAIR_WALKS ask for two storers at their end: a second copy there is cheap."""
         walks = [walk for _, actions in self.run_out() for walk in self.walks(actions)]
-        self.assertEqual([True] + [False] * (len(walks) - 1), [walk.pair for walk in walks])
+        expected = [number < limits.PAIR_WALKS for number in range(len(walks))]
+        self.assertEqual(expected, [walk.pair for walk in walks])
 
     def test_hedges_stay_in_their_range(self):
         """However quick or slow the neighbours are, hedges are neither hasty nor late."""
