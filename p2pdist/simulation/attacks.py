@@ -350,7 +350,7 @@ def origin(arena: Arena, attack: Attack) -> None:
     chance, victim = arena.chance, arena.victim(attack)
     via = chance.choice((None, victim, arena.victim(attack)))
     flags = 0
-    for flag, share in ((Flag.VIA, 0.4), (Flag.LAST, 0.15), (Flag.NAT, 0.3)):
+    for flag, share in ((Flag.VIA, 0.4), (Flag.LAST, 0.15), (Flag.NAT, 0.3), (Flag.PAIR, 0.6)):
         flags |= flag if chance.random() < share else 0
     qids = [chance.randbytes(QID_BYTES) for _ in range(chance.choice((1, 1, 2, 3)))]
     topic, hops = chance.choice(arena.topics), chance.randint(1, limits.HOPS)
@@ -371,7 +371,7 @@ def relay(arena: Arena, attack: Attack) -> None:
     chance, victim = arena.chance, arena.victim(attack)
     for target in _some(arena):
         source = arena.own_address()
-        flags = chance.choice((0, Flag.NAT, Flag.LAST))
+        flags = chance.choice((0, Flag.NAT, Flag.LAST, Flag.PAIR, Flag.PAIR | Flag.NAT))
         query = _query(arena, arena.token(target, source), src=victim, via=victim, flags=flags)
         arena.send(attack, target, source, query)
         for _ in range(chance.randint(1, FALSE_OFFERS_MAX)):
@@ -385,7 +385,7 @@ def stolen(arena: Arena, attack: Attack) -> None:
     """As if sent by the victim, with its true token: the attacker reads what the victim gets."""
     chance, victim = arena.chance, arena.victim(attack)
     for target in _some(arena):
-        flags = chance.choice((0, Flag.NAT, Flag.LAST))
+        flags = chance.choice((0, Flag.NAT, Flag.LAST, Flag.PAIR, Flag.PAIR | Flag.NAT))
         query = _query(arena, arena.token(target, victim), flags=flags)
         arena.send(attack, target, victim, query)
 

@@ -104,7 +104,7 @@ class ReflectionTests(TestCase):
         address = arena.victim.address
 
         def send(number: int) -> None:
-            query = arena.query(number, src=address, via=address, flags=Flag.VIA)
+            query = arena.query(number, src=address, via=address, flags=Flag.VIA | Flag.PAIR)
             arena.attacker.send(arena.target(number), query)
 
         self.attack(arena, send)
@@ -153,7 +153,7 @@ class ReflectionTests(TestCase):
                 number,
                 src=Address("10.1.2.3", 7667),
                 via=arena.victim.address,
-                flags=Flag.VIA,
+                flags=Flag.VIA | Flag.PAIR,
                 token=arena.tokens[target],
             )
             arena.attacker.send(target, query)
