@@ -108,9 +108,13 @@ class Ports:
         ports = cls(pairs[0].port)
         for pair in pairs:
             socket = node.add_socket(pair.interface)
+            for descriptor in (pair.udp, pair.tcp):
+                os.set_blocking(descriptor, False)  # systemd hands them over blocking
             udp = reactor.adoptDatagramPort(pair.udp, pair.family, socket, maxPacketSize=2048)
             udp.doRead = partial(_read_few, udp)
-            ports._open += [udp, reactor.adoptStreamPort(pair.tcp, pair.family, factory)]
+            tcp = reactor.adoptStreamPort(pair.tcp, pair.family, factory)
+            ports._open += [udp, tcp]
+            ports._entrances.append(_Entrance(tcp, reactor))
             for descriptor in (pair.udp, pair.tcp):  # the reactor has copies
                 os.close(descriptor)
         return ports

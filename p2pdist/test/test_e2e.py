@@ -368,13 +368,18 @@ class ProcessTests(TestCase):
         self.assertTrue(any("it.desc: added" in line for line in running.lines))
 
     async def test_under_a_service_manager(self):
-        """Sockets are taken over, and the manager hears that the node is ready and that it ends."""
+        """Sockets are taken over, and the manager hears that the node is ready and that it ends.
+
+        They come blocking, as systemd hands them over; a datagram that waits must not stop it.
+        """
         supervisor = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         address = f"p2pdist-{os.getpid()}"
         supervisor.bind("\0" + address)
+        supervisor.settimeout(DEADLINE_S / 2)  # a node that hangs must not keep our thread
         self.addCleanup(supervisor.close)
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         udp.bind(("127.0.0.1", 0))
+        udp.sendto(b"early", udp.getsockname())
         tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         tcp.bind(udp.getsockname())
         tcp.listen()
