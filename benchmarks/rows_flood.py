@@ -80,7 +80,7 @@ def rate_of(leech: Node, size: int) -> float:
 @row("connections")
 def connections(report: Report, setting: Setting) -> None:
     """Five thousand connections to the seed that never say who they are."""
-    seconds = 2 if setting.quick else 20
+    seconds = 1 if setting.quick else 20
     size = MBIT_100 * seconds
     with tempfile.TemporaryDirectory() as text:
         base = Path(text)
@@ -115,7 +115,7 @@ def connections(report: Report, setting: Setting) -> None:
 @row("junk")
 def junk_datagrams(report: Report, setting: Setting) -> None:
     """30,000 datagrams a second at the downloader: random ones, and correctly sealed ones."""
-    seconds = 2 if setting.quick else 20
+    seconds = 1 if setting.quick else 20
     size = MBIT_100 * seconds
     kinds = dict(KINDS) if not setting.quick else {"sealed": KINDS["sealed"]}
     with tempfile.TemporaryDirectory() as text:

@@ -19,17 +19,17 @@ SIZE = 64 << 20
 @row("sigterm")
 def sigterm(report: Report, setting: Setting) -> None:
     """SIGTERM at a random moment of a transfer."""
-    times = setting.times(100, 3)
+    times = setting.times(100, 2)
     chance = random.Random(setting.seed)
     took, wrong = [], 0
     with tempfile.TemporaryDirectory() as text:
         base = Path(text)
-        with seeded(base, SIZE) as (_, descriptor):
+        with seeded(base, SIZE // 4 if setting.quick else SIZE) as (_, descriptor):
             for number in times:
                 leech = downloader(base, f"leech-{number}", descriptor, RATE)
                 try:
                     leech.wait_for("bytes in")
-                    time.sleep(chance.uniform(0, 2.0))
+                    time.sleep(chance.uniform(0, 0.5 if setting.quick else 2.0))
                     began = time.perf_counter()
                     leech.process.send_signal(signal.SIGTERM)
                     code = leech.process.wait(60)

@@ -7,14 +7,13 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from attrs import evolve
 from common import Report
 from rows import Setting, row
 
 from p2pdist.stages import Stage
 from p2pdist.test import healing
-from p2pdist.test.faultplan import Plan, draw
-from p2pdist.test.faultworld import HEAL_S, FaultWorld, Outcome, run_seed
+from p2pdist.test.faultplan import siege
+from p2pdist.test.faultworld import HEAL_S, FaultWorld, run_seed
 from p2pdist.test.network import World
 from p2pdist.test.servicesworld import Station, pointing
 from p2pdist.test.storehouse import PIECE, content
@@ -58,36 +57,16 @@ def faults(report: Report, setting: Setting) -> None:
     report.add("faults: last copy after the last fault, most", slowest, "s", at_most=HEAL_S)
 
 
-def siege(seed: int, kind: str, pieces: int, leeches: int) -> tuple[FaultWorld, Outcome]:
-    """Let nine liars of one kind and one honest seed serve a few downloaders."""
-    calm = {"delay": (0.001, 0.005)}
-    plan: Plan = evolve(
-        draw(seed, small=True),
-        faults=(),
-        liars=(kind,) * LIARS,
-        weather=calm,
-        ipv6=False,
-        folder=False,
-        zeros=(),
-        pieces=pieces,
-        seeds=1,
-        leeches=leeches,
-        starts=(0.0, 0.0) + (1.0,) * leeches,
-        bandwidth=500_000.0,
-        storm_s=2.0,
-    )
-    world = FaultWorld(plan)
-    return world, world.run()
-
-
 @row("poison")
 def poison(report: Report, setting: Setting) -> None:
     """Nine of ten peers send wrong bytes, always; two downloaders serve each other too."""
     worst, passed_on, wrong = 0.0, 0, 0
+    pieces = 10 if setting.quick else 40
     for seed in setting.times(20, 1):
         for kind in ("corrupt", "swap")[: 1 if setting.quick else 2]:
             try:
-                world, _ = siege(seed, kind, 10 if setting.quick else 40, 2)
+                world = FaultWorld(siege(seed, kind, liars=LIARS, pieces=pieces))
+                world.run()
             except AssertionError:  # the watch of the fault simulation saw a wrong byte
                 passed_on += 1
                 continue
@@ -103,32 +82,8 @@ def poison(report: Report, setting: Setting) -> None:
 @row("stall")
 def stall(report: Report, setting: Setting) -> None:
     """Nine of ten peers serve well up to 99 % and then nothing more."""
-    worst = max(after_stall(seed) for seed in setting.times(20, 1))
+    worst = max(healing.after_stall(seed, LIARS) for seed in setting.times(20, 1))
     report.add("stall at 99 %, 9 of 10: done after it, most", worst, "s", at_most=30)
-
-
-def after_stall(seed: int) -> float:
-    """Return how long the last hundredth takes once nine of ten have fallen silent."""
-    from p2pdist.swarm.messages import Message, Request
-    from p2pdist.test.swarmfakes import Liar, LiarNode, SwarmNode, file_of, honest
-
-    made = file_of(100)
-    world = World(seed)
-    world.link(delay=(0.001, 0.01), bandwidth=1_000_000.0)
-    victim, source = SwarmNode(world, 1, made), SwarmNode(world, 50, made)
-
-    def fall_silent(liar: Liar, message: Message) -> None:
-        if not isinstance(message, Request) or victim.progress.have_pieces < made.count - 6:
-            honest(liar, message)
-
-    liars = [LiarNode(world, 100 + number, made, fall_silent) for number in range(LIARS)]
-    victim.leech()
-    source.seed()
-    victim.meet(source)
-    for liar in liars:
-        victim.transfer.peer_joined(liar.address, liar.key.node_id, dial_now=True)
-    world.run_until(lambda: victim.progress.have_pieces >= made.count - 6, 300)
-    return world.run_until(lambda: victim.complete, 600)
 
 
 Scene = Callable[[int], float]

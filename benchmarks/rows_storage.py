@@ -29,13 +29,13 @@ def crash_states(report: Report, setting: Setting) -> None:
     """Count disks that crashes left and the next start got right."""
     quiet()
     distinct, bad, round_ = 0, 0, setting.seed
-    wanted = 300 if setting.quick else 100_000
+    wanted = 60 if setting.quick else 100_000
     work = {name: Examination(scenario, random.Random(0)) for name, scenario in SCENARIOS.items()}
     try:
         while distinct < wanted:
             for name, each in work.items():
                 each.rng, each.trace = random.Random(f"{name} {round_}"), round_
-                for _ in each.run(every=97 if setting.quick else 1):
+                for _ in each.run(every=499 if setting.quick else 1):
                     gc.collect(1)
             round_ += 1
             distinct = sum(each.distinct for each in work.values())
@@ -61,7 +61,7 @@ def every_k(report: Report, setting: Setting) -> None:
                 except Exception as error:  # noqa: BLE001 -- whatever it is, it counts
                     print(f"{life}, call {k}: {error}", file=sys.stderr)
                     bad += 1
-                k, runs = k + (5 if setting.quick else 1), runs + 1
+                k, runs = k + (17 if setting.quick else 1), runs + 1
     report.add("every k: calls that failed", runs, "", at_least=1)
     report.add("every k: hangs, wrong bytes, restarts that fail", bad, "", at_most=0)
 
@@ -89,7 +89,7 @@ def handles(report: Report, setting: Setting) -> None:
 @row("fuzz")
 def fuzz(report: Report, setting: Setting) -> None:
     """Draw inputs for each parser; the first that breaks one ends the row."""
-    each = 100 if setting.quick else 200_000 // len(TARGETS) + 1
+    each = 25 if setting.quick else 200_000 // len(TARGETS) + 1
     drawn = sum(cases(name, each, setting.seed) for name in TARGETS)
     report.add(
         f"fuzz: cases drawn for {len(TARGETS)} parsers, none uncaught", drawn, "", at_least=1

@@ -7,7 +7,7 @@ an honest node is a violation. Does NOT judge (``faultworld``). Tests: ``test_si
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, cast
 
 from twisted.internet.interfaces import IAddress
@@ -38,11 +38,10 @@ from p2pdist.swarm.messages import (
     Peers,
     Ready,
     Received,
-    Reject,
-    RejectReason,
     Request,
 )
 from p2pdist.swarm.transfer import Transfer
+from p2pdist.test.lies import drip, half, on_request, reject, silent, wrong_bytes
 from p2pdist.test.servicesworld import Station
 from p2pdist.test.storehouse import PIECE, Content
 from p2pdist.test.swarmfakes import Behaviour, Liar, honest
@@ -204,24 +203,7 @@ class Crook:
             return
 
 
-# --- lies: see `test_hostile` for the same, one by one ---
-
-
-def _instead(answer: Callable[[Liar, int], None]) -> Behaviour:
-    def behave(liar: Liar, message: Message) -> None:
-        if isinstance(message, Request):
-            answer(liar, message.index)
-        else:
-            honest(liar, message)
-
-    return behave
-
-
-def _corrupt(liar: Liar, index: int) -> None:
-    data = bytearray(liar.node.content.piece(index))
-    data[liar.node.host.rng.randrange(len(data))] ^= 1 << liar.node.host.rng.randrange(8)
-    liar.send_piece(index, bytes(data))
-    liar.say(Grant(PieceIndex(0)))
+# --- lies; more in `lies` ---
 
 
 def _swap(liar: Liar, index: int) -> None:
@@ -229,30 +211,6 @@ def _swap(liar: Liar, index: int) -> None:
     data, other = made.piece(index), made.piece((index + 1) % made.count)
     liar.send_piece(index, (other + bytes(len(data)))[: len(data)])
     liar.say(Grant(PieceIndex(0)))
-
-
-def _halve(liar: Liar, index: int) -> None:
-    data = liar.node.content.piece(index)
-    liar.say(Block(PieceIndex(index), 0, data[: max(1, len(data) // 2)]))
-
-
-def _drip(liar: Liar, index: int) -> None:
-    data = liar.node.content.piece(index)
-
-    def byte(offset: int) -> None:
-        if not liar.ended and offset < min(len(data), 60):
-            liar.say(Block(PieceIndex(index), offset, data[offset : offset + 1]))
-            liar.node.host.reactor.callLater(1.0, byte, offset + 1)
-
-    byte(0)
-
-
-def _reject(liar: Liar, index: int) -> None:
-    liar.say(Reject(PieceIndex(index), RejectReason.GONE), Grant(PieceIndex(0)))
-
-
-def _silent(liar: Liar, message: Message) -> None:
-    """Say nothing more."""
 
 
 def _frames(liar: Liar) -> Iterator[Message]:
@@ -333,12 +291,12 @@ def _gossip(liar: Liar, message: Message) -> None:
 
 LIES: dict[str, Behaviour] = {
     "gossip": _gossip,
-    "corrupt": _instead(_corrupt),
-    "swap": _instead(_swap),
-    "halve": _instead(_halve),
-    "drip": _instead(_drip),
-    "reject": _instead(_reject),
-    "silent": _silent,
+    "corrupt": on_request(wrong_bytes),
+    "swap": on_request(_swap),
+    "halve": on_request(half),
+    "drip": on_request(drip),
+    "reject": on_request(reject),
+    "silent": silent,
     "flood": _flood,
     "junk": _junk,
     "thief": _thief,

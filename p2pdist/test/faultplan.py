@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from typing import Any, Final
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 KINDS: Final = (
     *("partition", "one-way", "clog", "pause", "crash", "kill", "restart"),
@@ -166,3 +166,23 @@ def _fault(rng: random.Random, machines: int, seeds: int, storm_s: float) -> Fau
     else:
         who = (rng.randrange(machines),)
     return Fault(at, lasts, kind, who, rng.random())
+
+
+def siege(seed: int, kind: str, *, liars: int = 9, pieces: int = 8, leeches: int = 2) -> Plan:
+    """Return a plan without faults: one seed and some downloaders among liars of one kind."""
+    return evolve(
+        draw(seed, small=True),
+        faults=(),
+        liars=(kind,) * liars,
+        weather={"delay": (0.001, 0.005)},
+        ipv6=False,
+        folder=False,
+        by_name=False,
+        zeros=(),
+        pieces=pieces,
+        seeds=1,
+        leeches=leeches,
+        starts=(0.0, 0.0) + (1.0,) * leeches,
+        bandwidth=500_000.0,
+        storm_s=2.0,
+    )

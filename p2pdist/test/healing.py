@@ -11,9 +11,11 @@ from typing import Final
 
 from p2pdist.session import Session
 from p2pdist.stages import Stage
+from p2pdist.swarm.messages import Message, Request
 from p2pdist.test.network import World
 from p2pdist.test.servicesworld import Station, pointing
 from p2pdist.test.storehouse import PIECE, Content, content
+from p2pdist.test.swarmfakes import Liar, LiarNode, SwarmNode, file_of, honest
 
 PATIENCE_S: Final = 1000.0
 """A scene that takes longer ends with ``Stuck``."""
@@ -150,3 +152,31 @@ def ipv6_only(seed: int) -> float:
     for station in stations[1:]:
         station.run(pointing(made, stations[0]), listen=("::",))
     return world.run_until(lambda: stations[2].holds(made), PATIENCE_S)
+
+
+def after_stall(seed: int, liars: int = 9) -> float:
+    """Let all but one of the peers fall silent once 99 % are here, or nearly so.
+
+    Returns:
+        how long the rest takes.
+    """
+    made = file_of(100)
+    world = World(seed)
+    world.link(delay=(0.001, 0.01), bandwidth=1_000_000.0)
+    victim, source = SwarmNode(world, 1, made), SwarmNode(world, 50, made)
+
+    def near_the_end() -> bool:
+        return victim.progress.have_pieces >= made.count - 6
+
+    def fall_silent(liar: Liar, message: Message) -> None:
+        if not isinstance(message, Request) or not near_the_end():
+            honest(liar, message)
+
+    victim.leech()
+    source.seed()
+    victim.meet(source)
+    for number in range(liars):
+        liar = LiarNode(world, 100 + number, made, fall_silent)
+        victim.transfer.peer_joined(liar.address, liar.key.node_id, dial_now=True)
+    world.run_until(near_the_end, PATIENCE_S)
+    return world.run_until(lambda: victim.complete, PATIENCE_S)

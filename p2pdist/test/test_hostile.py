@@ -5,8 +5,6 @@ Each peer proves a key of its own and then breaks the rules, or keeps them witho
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from p2pdist import limits
 from p2pdist.ids import PieceIndex
 from p2pdist.swarm.messages import (
@@ -30,47 +28,14 @@ from p2pdist.swarm.messages import (
     RejectReason,
     Request,
 )
+from p2pdist.test.lies import drip, half, on_request, reject, silent, trickle, wrong_bytes
 from p2pdist.test.storehouse import PIECE, Content
 from p2pdist.test.swarmfakes import Behaviour, Liar, LiarNode, SwarmNode, file_of, honest
 from p2pdist.test.test_transfer import SwarmCase
 
 
-def on_request(answer: Callable[[Liar, int], None]) -> Behaviour:
-    """Return an honest peer that answers requests differently."""
-
-    def behave(liar: Liar, message: Message) -> None:
-        if isinstance(message, Request):
-            answer(liar, message.index)
-        else:
-            honest(liar, message)
-
-    return behave
-
-
-def wrong_bytes(liar: Liar, index: int) -> None:
-    """Send a piece with its last bit flipped, and grant the next."""
-    data = bytearray(liar.node.content.piece(index))
-    data[-1] ^= 1
-    liar.send_piece(index, bytes(data))
-    liar.say(Grant(PieceIndex(0)))
-
-
 def nothing(liar: Liar, index: int) -> None:
     """Never answer."""
-
-
-def half(liar: Liar, index: int) -> None:
-    """Stop in the middle."""
-    liar.say(Block(PieceIndex(index), 0, liar.node.content.piece(index)[: PIECE // 2]))
-
-
-def reject(liar: Liar, index: int) -> None:
-    """Not have it after all, and grant again."""
-    liar.say(Reject(PieceIndex(index), RejectReason.GONE), Grant(PieceIndex(0)))
-
-
-def silent(_liar: Liar, _message: Message) -> None:
-    """Say nothing."""
 
 
 class HostileCase(SwarmCase):
@@ -180,17 +145,6 @@ class WithholdingTests(HostileCase):
 
     def test_drip(self) -> None:
         """Peers that send a byte a second lose their pieces as if they sent nothing."""
-
-        def drip(liar: Liar, index: int) -> None:
-            def next_byte(offset: int) -> None:
-                if liar.ended or offset >= PIECE:
-                    return
-                data = liar.node.content.piece(index)[offset : offset + 1]
-                liar.say(Block(PieceIndex(index), offset, data))
-                liar.node.host.reactor.callLater(1.0, next_byte, offset + 1)
-
-            next_byte(0)
-
         victim = self.victim_of(*[on_request(drip)] * limits.PIECES_IN_FLIGHT, pieces=12)
         self.world.run(2)
         self.assertEqual(0, victim.progress.have_pieces)
@@ -199,18 +153,8 @@ class WithholdingTests(HostileCase):
 
     def test_slow_enough_to_be_progress(self) -> None:
         """Peers just above a stall hold every place until somebody waits for one."""
-
-        def trickle(liar: Liar, index: int) -> None:
-            def more(offset: int) -> None:
-                if liar.ended or offset >= PIECE:
-                    return
-                data = liar.node.content.piece(index)[offset : offset + 1800]
-                liar.say(Block(PieceIndex(index), offset, data))
-                liar.node.host.reactor.callLater(1.0, more, offset + len(data))
-
-            more(0)
-
-        victim = self.victim_of(*[on_request(trickle)] * limits.PIECES_IN_FLIGHT, pieces=12)
+        slow = on_request(lambda liar, index: trickle(liar, index, 1800))
+        victim = self.victim_of(*[slow] * limits.PIECES_IN_FLIGHT, pieces=12)
         self.world.run(2)
         self.add_seed(victim.content, victim)
         self.finish([victim], timeout=3 * limits.SLOW_S)
@@ -218,25 +162,14 @@ class WithholdingTests(HostileCase):
     def test_last_piece_is_fetched_twice(self) -> None:
         """A piece that one peer holds back at the end is fetched from a second one."""
 
-        def trickle(liar: Liar, index: int) -> None:
-            if index != 2:
-                liar.send_piece(index, liar.node.content.piece(index))
-                liar.say(Grant(PieceIndex(2)))
-                return
-
-            def more(offset: int) -> None:
-                if not liar.ended and offset < PIECE:
-                    data = liar.node.content.piece(index)[offset : offset + 4000]
-                    liar.say(Block(PieceIndex(index), offset, data))
-                    liar.node.host.reactor.callLater(1.0, more, offset + len(data))
-
-            more(0)
-
         def only_two(liar: Liar, message: Message) -> None:
             if isinstance(message, Interest) and message.wanted:
                 liar.say(Grant(PieceIndex(2)))
+            elif isinstance(message, Request) and message.index == 2:
+                trickle(liar, 2, 4000)
             elif isinstance(message, Request):
-                trickle(liar, message.index)
+                liar.send_piece(message.index, liar.node.content.piece(message.index))
+                liar.say(Grant(PieceIndex(2)))
             else:
                 honest(liar, message)
 
