@@ -44,6 +44,7 @@ def patient_once(reactor: Any) -> None:
     A stop in order is what was asked for, so twistd then ends with 0. Left alone, it would die of
     the signal even after a clean stop, and stop a stopping reactor with a traceback. From the first
     signal on, the system's own way holds: the process dies of the next, whatever it is waiting for.
+    SIGUSR1, which nobody here waits for, is ignored.
     """
     ends = (signal.SIGTERM, signal.SIGINT)
 
@@ -60,6 +61,8 @@ def patient_once(reactor: Any) -> None:
     def begin() -> None:
         for one in ends:
             signal.signal(one, first)
+        if signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:  # with a log file twistd takes it
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
     reactor.callWhenRunning(begin)
 

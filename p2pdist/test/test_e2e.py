@@ -353,7 +353,7 @@ class ProcessTests(TestCase):
                 self.assertIn("ended with 1", log)
 
     async def test_hangup_reads_descriptors_again(self):
-        """SIGHUP makes a node read the files of --descriptor again, and goes on."""
+        """SIGHUP makes a node read the files of --descriptor again; other signals do nothing."""
         _, descriptor = self.small_seed("first")
         file = self.folder / "it.desc"
         file.write_text(descriptor.to_toml())
@@ -363,7 +363,8 @@ class ProcessTests(TestCase):
         _, other = self.small_seed("other")
         file.write_text(other.to_toml())
         assert running.transport is not None
-        running.transport.signalProcess("HUP")
+        for number in ("STOP", signal.SIGCONT, signal.SIGUSR1, signal.SIGPIPE, "HUP"):
+            running.transport.signalProcess(number)
         await running.said("descriptors are read again: 1 good, 0 not")
         self.assertTrue(any("it.desc: added" in line for line in running.lines))
 
