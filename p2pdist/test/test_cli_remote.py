@@ -82,6 +82,8 @@ class StatusTests(CommandCase):
             "download_bytes_per_s": 2048,
             "upload_bytes_per_s": 0,
             "eta_s": 90.0,
+            "downloaded_bytes": 0,
+            "hash_key": "b3:00",
             "peers": 3,
             "fleet": {"nodes": 40, "done": 7},
             "waiting_for": "a turn from 3 peers",
@@ -93,6 +95,51 @@ class StatusTests(CommandCase):
         for words in ("42%", "7/40 machines done", "1 min 30 s left", "a turn", "other: paused"):
             self.assertIn(words, said)
         self.assertNotIn("page", said)
+
+    def test_where_bytes_came_from(self):
+        """The machines that sent most, by name where the census knows it, and the rest."""
+        content = {
+            "name": "model.bin",
+            "error": "",
+            "stage": "seeding",
+            "length": 1000,
+            "have_bytes": 1000,
+            "download_bytes_per_s": 0,
+            "upload_bytes_per_s": 0,
+            "eta_s": None,
+            "peers": 2,
+            "fleet": {"nodes": 3, "done": 3},
+            "waiting_for": "",
+            "hash_key": "b3:00",
+            "downloaded_bytes": 1000,
+        }
+        other = {**content, "name": "other", "hash_key": "b3:11"}
+        node = {"node": "ab" * 20, "version": "1", "port": 7667, "paused": []}
+        peers = [
+            {"node": "00" * 20, "address": "10.0.0.1:7667", "received_bytes": 600},
+            {"node": "11" * 20, "address": "10.0.0.2:7667", "received_bytes": 150},
+            {"node": "22" * 20, "address": "10.0.0.3:7667", "received_bytes": 0},
+        ]
+        answers: list[dict[str, Any]] = [
+            {**node, "contents": [content, other]},
+            {"url": None},
+            {"hash_key": "b3:00"},
+            {"peers": peers},
+            fleet(host("rack-1", 4)),
+        ]
+        self.answers = list(answers)
+        said = self.run_command("status", "model.bin").output
+        self.assertIn("  came from rack-1 60%, 10.0.0.2:7667 15%, others 25%\n", said)
+        self.assertNotIn("other:", said)
+        self.answers = [{**node, "contents": [other], "paused": [{"name": "x"}]}, {"url": None}]
+        self.assertTrue(self.run_command("status", "x").output.endswith("\nx: paused\n"))
+        answers[0] = {**node, "contents": [dict(content), other]}
+        self.answers = list(answers)
+        told = json.loads(self.run_command("status", "model.bin", "--json").output)
+        self.assertEqual(
+            [("rack-1", 600), ("10.0.0.2:7667", 150), (None, 250)],
+            [(one["name"], one["received_bytes"]) for one in told["contents"][0]["sources"]],
+        )
 
     def test_page(self):
         """The page's address comes last, with its key; not as JSON, which goes into logs."""
@@ -215,8 +262,12 @@ class WaitTests(CommandCase):
         """Without or with two goals it is refused."""
         for goals in ((), ("--all", "--nodes", "3")):
             result = self.run_command("wait", *goals)
-            self.assertEqual(4, result.exit_code)
+            self.assertEqual(2, result.exit_code)
             self.assertIn("--names FILE", result.output)
+
+    def test_timeout_is_a_number(self):
+        """One that is none would never be over."""
+        self.assertEqual(2, self.run_command("wait", "--all", "--timeout", "nan").exit_code)
 
 
 class TellTests(CommandCase):
@@ -241,7 +292,7 @@ class TellTests(CommandCase):
             "upload 1.0 KiB/s, download unlimited",
             self.run_command("limit", "--upload", "1K").output,
         )
-        self.assertEqual(4, self.run_command("limit").exit_code)
+        self.assertEqual(2, self.run_command("limit").exit_code)
         said = self.run_command("add", "x.desc").output
         self.assertTrue(said.endswith("elsewhere: p2pdist get x.desc\n"), said)
 

@@ -5,7 +5,6 @@ Tests: ``test_foreground``, ``test_e2e``.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import click
@@ -17,22 +16,17 @@ from p2pdist.faces.cli.foreground import (
     read_descriptor,
     signer_options,
 )
-from p2pdist.faces.cli.output import Output, format_bytes, format_duration, reports_errors
+from p2pdist.faces.cli.output import (
+    Output,
+    check_timeout,
+    format_bytes,
+    format_duration,
+    reports_errors,
+)
 from p2pdist.faces.process import run_until_done
 from p2pdist.handout import receiver_command
 from p2pdist.machine import Machine, own_addresses
 from p2pdist.standing import SessionStatus
-
-
-def check_timeout(_context: click.Context, _option: click.Parameter, value: float | None) -> Any:
-    """Return the seconds of ``--timeout``.
-
-    Raises:
-        click.BadParameter: they are no number; no range refuses that.
-    """
-    if value is not None and math.isnan(value):
-        raise click.BadParameter("expected a number of seconds")
-    return value
 
 
 def report(output: Output, status: SessionStatus, seconds: float, **more: Any) -> None:

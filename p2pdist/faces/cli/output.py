@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import sys
 import time
@@ -97,6 +98,17 @@ def parse_size(text: str) -> int:
 
 
 # --- errors ---
+
+
+def check_timeout(_context: click.Context, _option: click.Parameter, value: float | None) -> Any:
+    """Return the seconds of a ``--timeout``.
+
+    Raises:
+        click.BadParameter: they are no number; no range refuses that.
+    """
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("expected a number of seconds")
+    return value
 
 
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:

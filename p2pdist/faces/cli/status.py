@@ -23,6 +23,8 @@ WATCH_S = 1.0
 BAR_CHARACTERS = 12
 SHOWN = 20
 """Hosts listed unless --all asks for every one."""
+SOURCES = 4
+"""Machines named of those that bytes came from."""
 
 
 @click.command()
@@ -42,7 +44,10 @@ def status(
     as_json: bool,
     state_dir: str | None,
 ) -> None:
-    """Show how the running node stands, or with --fleet everybody in the swarm of a content."""
+    """Show how the running node stands, or with --fleet everybody in the swarm of a content.
+
+    Of one content, the only one or the one named, it also says which machines its bytes came from.
+    """
     output = Output(as_json)
     remote = Remote(state_dir)
     try:
@@ -70,6 +75,16 @@ def look(
         return answer, fleet_lines(answer, None if everybody else SHOWN)
     answer = remote.ask("status")
     page = remote.ask("page")["url"]  # it holds a key: not in JSON
+    if content is not None and not any(content == one["name"] for one in answer["paused"]):
+        key = remote.ask("peers", content=content)["hash_key"]
+        answer["contents"] = [one for one in answer["contents"] if one["hash_key"] == key]
+        answer["paused"] = []
+    elif content is not None:
+        answer["contents"] = []
+        answer["paused"] = [one for one in answer["paused"] if content == one["name"]]
+    if len(answer["contents"]) == 1:
+        (one,) = answer["contents"]
+        one["sources"] = sources(remote, one)
     return answer, status_lines(answer) + [f"page: {page}"] * bool(page)
 
 
@@ -86,6 +101,40 @@ def status_lines(answer: dict[str, Any]) -> list[str]:
     return lines
 
 
+def sources(remote: Remote, one: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return where the bytes of a content came from in this run, by machine, most first.
+
+    Connections that are gone are the last, without a name.
+    """
+    if not one["downloaded_bytes"]:
+        return []
+    key = one["hash_key"]
+    peers = [peer for peer in remote.ask("peers", content=key)["peers"] if peer["received_bytes"]]
+    names = {host["node"]: host["name"] for host in remote.ask("fleet", content=key)["hosts"]}
+    found = [
+        {
+            "name": names.get(peer["node"]) or peer["address"],
+            "node": peer["node"],
+            "received_bytes": peer["received_bytes"],
+        }
+        for peer in sorted(peers, key=lambda peer: -peer["received_bytes"])
+    ]
+    rest = one["downloaded_bytes"] - sum(source["received_bytes"] for source in found)
+    return found + [{"name": None, "node": None, "received_bytes": rest}] * (rest > 0)
+
+
+def sources_line(found: list[dict[str, Any]]) -> str:
+    """Return the same in a line for people, the first few by name."""
+    total = sum(source["received_bytes"] for source in found)
+    named = [source for source in found if source["name"]][:SOURCES]
+    words = [
+        f"{printable(source['name'], 40)} {100 * source['received_bytes'] // total}%"
+        for source in named
+    ]
+    rest = total - sum(source["received_bytes"] for source in named)
+    return "  came from " + ", ".join(words + [f"others {100 * rest // total}%"] * (rest > 0))
+
+
 def content_lines(one: dict[str, Any]) -> list[str]:
     """Return how one content stands."""
     name = printable(one["name"])
@@ -99,9 +148,11 @@ def content_lines(one: dict[str, Any]) -> list[str]:
         words.append(f"down {down}, up {up}")
     if one["eta_s"]:
         words.append(f"{format_duration(one['eta_s'])} left")
-    words.append(f"{one['peers']} peers")
+    words.append(f"{one['peers']} peer{'' if one['peers'] == 1 else 's'}")
     words.append(f"{one['fleet']['done']}/{one['fleet']['nodes']} machines done")
     lines = [", ".join(words)]
+    if one.get("sources"):
+        lines.append(sources_line(one["sources"]))
     if one["waiting_for"]:
         lines.append(f"  waits for {printable(one['waiting_for'], None)}")
     return lines

@@ -11,7 +11,6 @@ from typing import Any
 import click
 
 from p2pdist.descriptor import URI_SCHEME
-from p2pdist.errors import ConfigurationError
 from p2pdist.faces.cli.output import Output, format_rate, printable, reports_errors
 from p2pdist.faces.cli.remote import Remote, state_option
 
@@ -79,7 +78,7 @@ def limit(
 ) -> None:
     """Change the speed limits of the running node, or of one content, from now on."""
     if upload is None and download is None:
-        raise ConfigurationError("say what to limit: --upload RATE, --download RATE, or both")
+        raise click.UsageError("say what to limit: --upload RATE, --download RATE, or both")
     answer = Remote(state_dir).ask("limit", content=content, upload=upload, download=download)
     output = Output(as_json)
     output.result(answer)

@@ -9,7 +9,7 @@ import click
 from attrs import frozen
 
 from p2pdist.errors import ConfigurationError, P2PDistError
-from p2pdist.faces.cli.output import Output, printable, reports_errors
+from p2pdist.faces.cli.output import Output, check_timeout, printable, reports_errors
 from p2pdist.faces.cli.remote import Remote, counts, now, pause, state_option, trouble
 
 ASK_S = 0.5
@@ -79,7 +79,13 @@ def explained(missing: list[str], hosts: list[dict[str, Any]]) -> list[str]:
     help="The machines named in FILE, one a line.",
 )
 @click.option("--all", "everybody", is_flag=True, help="Everybody who is known.")
-@click.option("--timeout", type=click.FloatRange(0), metavar="S", help="Give up after S seconds.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0),
+    callback=check_timeout,
+    metavar="S",
+    help="Give up after S seconds.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print how it ended as JSON.")
 @state_option
 @reports_errors
@@ -100,7 +106,7 @@ def wait(
     """
     output = Output(as_json)
     if (nodes is not None) + (names is not None) + everybody != 1:
-        raise ConfigurationError("say who has to be done: --nodes N, --names FILE or --all")
+        raise click.UsageError("say who has to be done: --nodes N, --names FILE or --all")
     goal = Goal(nodes, None if names is None else read_names(names))
     remote = Remote(state_dir)
     began = now()
