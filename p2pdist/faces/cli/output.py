@@ -111,6 +111,17 @@ def check_timeout(_context: click.Context, _option: click.Parameter, value: floa
     return value
 
 
+def timeout_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--timeout``: when to give up waiting for others."""
+    return click.option(
+        "--timeout",
+        type=click.FloatRange(0),
+        callback=check_timeout,
+        metavar="S",
+        help="Give up after S seconds.",
+    )(command)
+
+
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Decorate a command: an escaping P2PDistError becomes one line and its class's exit code."""
 

@@ -12,7 +12,7 @@ from p2pdist.config import Config, parse_rate
 from p2pdist.content import default_piece_length
 from p2pdist.descriptor import Descriptor
 from p2pdist.errors import P2PDistError
-from p2pdist.faces.cli.output import Output, check_timeout, format_duration, reports_errors
+from p2pdist.faces.cli.output import Output, format_duration, reports_errors, timeout_option
 from p2pdist.faces.process import run_until_done
 from p2pdist.faces.pushing import Order, Outcome, Push, read_hosts
 from p2pdist.ids import format_hash_key
@@ -51,13 +51,7 @@ class PushLate(PushFailed):
 @click.option(
     "--upload-limit", metavar="RATE", default="none", help="Of this machine, each second."
 )
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0),
-    callback=check_timeout,
-    metavar="S",
-    help="Give up after S seconds.",
-)
+@timeout_option
 @click.option("--json", "as_json", is_flag=True, help="Print how it ended as JSON.")
 @reports_errors
 def push(

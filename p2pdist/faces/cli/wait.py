@@ -9,7 +9,7 @@ import click
 from attrs import frozen
 
 from p2pdist.errors import ConfigurationError, P2PDistError
-from p2pdist.faces.cli.output import Output, check_timeout, printable, reports_errors
+from p2pdist.faces.cli.output import Output, printable, reports_errors, timeout_option
 from p2pdist.faces.cli.remote import Remote, counts, now, pause, state_option, trouble
 
 ASK_S = 0.5
@@ -79,13 +79,7 @@ def explained(missing: list[str], hosts: list[dict[str, Any]]) -> list[str]:
     help="The machines named in FILE, one a line.",
 )
 @click.option("--all", "everybody", is_flag=True, help="Everybody who is known.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0),
-    callback=check_timeout,
-    metavar="S",
-    help="Give up after S seconds.",
-)
+@timeout_option
 @click.option("--json", "as_json", is_flag=True, help="Print how it ended as JSON.")
 @state_option
 @reports_errors
