@@ -1,16 +1,19 @@
 """Examine every disk a crash may leave of a download, resume, replacement or repair.
 
-    python tools/crash_states.py [--at-least 100000] [SCENARIO ...]
+    python tools/crash_states.py [--at-least 100000] [--state FILE] [SCENARIO ...]
 
 Goes through all scenarios of p2pdist/test/crashstates.py; then again with pieces and syncs in
 another order, until so many different disks were examined. Ends with code 1 at the first that the
 next start does not get right, and says which. `--json` prints one object like the benchmarks.
+`--state` keeps which disks were examined, after each round of each scenario: an invocation goes on
+where the last one ended, and counts no disk twice.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import json
 import random
 import sys
 import time
@@ -24,18 +27,61 @@ from common import Report
 from p2pdist.test.crashstates import SCENARIOS, BadState, Examination, quiet
 
 
-def examine(names: list[str], at_least: int, report: Report) -> None:
+class Tally:
+    """What was examined by all invocations.
+
+    Args:
+        path: where that is kept, if it is.
+        names: scenarios.
+
+    Attributes:
+        work: by scenario.
+        rounds: likewise, those that are done.
+    """
+
+    def __init__(self, path: Path | None, names: list[str]) -> None:
+        self.work = {name: Examination(SCENARIOS[name], random.Random(0)) for name in names}
+        self.rounds = dict.fromkeys(names, 0)
+        self._path = path
+        kept = json.loads(path.read_text()) if path is not None and path.exists() else {}
+        for name in self.work.keys() & kept.keys():
+            self.rounds[name] = kept[name]["rounds"]
+            each = self.work[name]
+            each.tried, each.finished = kept[name]["tried"], kept[name]["finished"]
+            each.seen.update(map(bytes.fromhex, kept[name]["seen"]))
+
+    def save(self) -> None:
+        """Write it down."""
+        if self._path is None:
+            return
+        kept = {
+            name: {
+                "rounds": self.rounds[name],
+                "tried": each.tried,
+                "finished": each.finished,
+                "seen": sorted(found.hex() for found in each.seen),
+            }
+            for name, each in self.work.items()
+        }
+        new = self._path.with_suffix(".new")
+        new.write_text(json.dumps(kept))
+        new.replace(self._path)
+
+
+def examine(tally: Tally, at_least: int, report: Report) -> None:
     """Examine the scenarios, each with one set of known disks over all rounds."""
-    work = {name: Examination(SCENARIOS[name], random.Random(0)) for name in names}
-    began, round_ = time.monotonic(), 0
-    while round_ == 0 or sum(each.distinct for each in work.values()) < at_least:
-        for name, each in work.items():
-            each.rng, each.trace = random.Random(f"{name} {round_}"), round_
-            for _ in each.run():
-                gc.collect(1)
-            told = f"{name:18} round {round_}: {each.tried:8} sets, {each.distinct:7} disks"
-            print(f"{told}, {time.monotonic() - began:5.0f} s", file=sys.stderr, flush=True)
-        round_ += 1
+    work, rounds = tally.work, tally.rounds
+    began = time.monotonic()
+    while not all(rounds.values()) or sum(each.distinct for each in work.values()) < at_least:
+        name = min(rounds, key=lambda name: rounds[name])
+        each, round_ = work[name], rounds[name]
+        each.rng, each.trace = random.Random(f"{name} {round_}"), round_
+        for _ in each.run():
+            gc.collect(1)
+        rounds[name] += 1
+        tally.save()
+        told = f"{name:18} round {round_}: {each.tried:8} sets, {each.distinct:7} disks"
+        print(f"{told}, {time.monotonic() - began:5.0f} s", file=sys.stderr, flush=True)
     distinct = sum(each.distinct for each in work.values())
     report.add("crash states: sets of survivors", sum(e.tried for e in work.values()), "")
     report.add("crash states: different disks", distinct, "", at_least=at_least)
@@ -49,12 +95,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--at-least", type=int, default=100_000)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--state", type=Path, help="what was examined, over invocations")
     parser.add_argument("scenarios", nargs="*", default=list(SCENARIOS), metavar="SCENARIO")
     asked = parser.parse_args()
     report = Report()
     quiet()
     try:
-        examine(asked.scenarios, asked.at_least, report)
+        examine(Tally(asked.state, asked.scenarios), asked.at_least, report)
     except BadState as error:
         print(f"BAD: {error}")
         return 1

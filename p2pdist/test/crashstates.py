@@ -164,6 +164,7 @@ class Examination:
         tried: sets of survivors that were tried.
         distinct: how many different disks they left.
         finished: how many of these were downloaded to the end.
+        seen: fingerprints of those disks.
     """
 
     scenario: Scenario
@@ -171,12 +172,12 @@ class Examination:
     trace: int = 0
     tried: int = 0
     finished: int = 0
-    _seen: set[bytes] = field(factory=set)
+    seen: set[bytes] = field(factory=set)
 
     @property
     def distinct(self) -> int:
         """Number of different disks so far."""
-        return len(self._seen)
+        return len(self.seen)
 
     def run(self, *, every: int = 1, begin_at: int = 0) -> Iterator[int]:
         """Examine; yields the operation the power went off before.
@@ -234,9 +235,9 @@ class Examination:
         shares = iter(kept)
         disk.crash(lambda: next(shares, 0.0))
         found = _fingerprint(disk, before.durable)
-        if found in self._seen:
+        if found in self.seen:
             return
-        self._seen.add(found)
+        self.seen.add(found)
         house = Storehouse(self.scenario.made, disk=disk)
         life = Life(house, replace=self.scenario.replace)
         where = f"power off before operation {step} ({before.house.disk.calls[-1:]}), kept {kept}"
