@@ -94,7 +94,10 @@ def read_hosts(argument: str) -> tuple[tuple[str, ...], str]:
     try:
         lines = Path(file).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"--hosts {file!a}: {error}") from error
+        reason = getattr(error, "strerror", None) or "is no text"
+        raise ConfigurationError(
+            f"--hosts {file!a}: {reason}; name a file with a host on each line"
+        ) from error
     hosts = []
     for number, line in enumerate(lines, 1):
         name = line.partition("#")[0].strip()

@@ -15,6 +15,7 @@ from p2pdist.storage.statedir import read_machine_id, saved_node_key
 @click.command(name="id")
 @click.option(
     "--state-dir",
+    "-s",
     type=click.Path(file_okay=False),
     help="The node's folder.  [default: $STATE_DIRECTORY, or ~/.local/state/p2pdist]",
 )
