@@ -70,6 +70,7 @@ class Control:
         self.page_url: str | None = None
         self._asked: Mapping[str, Callable[[Result], Result]] = {
             "status": self._status,
+            "contents": self._contents,
             "fleet": self._fleet,
             "pieces": lambda params: closeup.pieces(self._session(params)),
             "peers": lambda params: closeup.peers(self._session(params)),
@@ -161,6 +162,12 @@ class Control:
                 for key, waiting in service.contents.paused.items()
             ],
         }
+
+    def _contents(self, params: Result) -> Result:
+        del params
+        sessions = self.service.contents.sessions
+        rows = [(format_hash_key(key), session.name) for key, session in sessions.items()]
+        return {"contents": [{"hash_key": key, "name": name} for key, name in rows]}
 
     @staticmethod
     def _content(session: Session) -> Result:
@@ -331,7 +338,7 @@ def _text(params: Result, name: str, default: str | None) -> str | None:
 
 def _rate(params: Result, name: str, default: int | None) -> int | None:
     text = _text(params, name, None)
-    return default if text is None else parse_rate(text, f"--{name}-limit")
+    return default if text is None else parse_rate(text, name)
 
 
 class ControlProtocol(LineOnlyReceiver):

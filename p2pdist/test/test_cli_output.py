@@ -103,6 +103,35 @@ class ErrorTests(TestCase):
             self.assertEqual(1, result.stderr.count("\n"))
             self.assertNotIn("\x1b", result.stderr)
 
+    def test_for_programs(self):
+        """With --json an error is one object too, unless a result stands there already."""
+
+        @click.command()
+        @click.option("--json", "as_json", is_flag=True)
+        @click.option("--late", is_flag=True)
+        @output.reports_errors
+        def fail(*, as_json: bool, late: bool) -> None:
+            if late:
+                Output(as_json).result({"done": 1})
+            raise StorageError("no\x1broom")
+
+        for arguments, printed in (
+            (["--json"], {"error": {"code": 4, "message": "no\x1broom"}}),
+            (["--json", "--late"], {"done": 1}),
+        ):
+            result = CliRunner().invoke(fail, arguments)
+            self.assertEqual((4, printed), (result.exit_code, json.loads(result.stdout)))
+            self.assertIn("p2pdist: no", result.stderr)
+
+    def test_interrupt(self):
+        """Who interrupts is told that it stopped, and nothing else."""
+
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        result = run(interrupt)
+        self.assertEqual((1, "", "stopped\n"), (result.exit_code, result.stdout, result.stderr))
+
     def test_others_pass(self):
         """Success is 0, usage is 2, and a bug of ours keeps its traceback."""
 

@@ -51,8 +51,11 @@ class CommandCase(TestCase):
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.answers: list[dict[str, Any]] = []
         self.time = 0.0
+        self.contents: list[dict[str, Any]] = []
 
         def ask(_remote: remote.Remote, method: str, **params: Any) -> dict[str, Any]:
+            if method == "contents":
+                return {"contents": self.contents}
             self.asked.append((method, {k: v for k, v in params.items() if v is not None}))
             return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
@@ -199,6 +202,30 @@ class StatusTests(CommandCase):
         self.assertNotIn("host-24", said)
         self.assertIn("host-24", self.run_command("status", "--fleet", "--all").output)
 
+    def test_several_contents(self):
+        """Without a name every content is told of; for programs each is a line."""
+        self.contents = [{"hash_key": "b3:01", "name": "a"}, {"hash_key": "b3:02", "name": "b"}]
+        self.answers = [fleet(host("slow", 1))]
+        said = self.run_command("status", "--fleet").output
+        self.assertEqual(2, said.count("model.bin: 0/1 machines done"))
+        self.assertEqual(["b3:01", "b3:02"], [params["content"] for _, params in self.asked])
+        for command in (("status", "--fleet"), ("why",)):
+            lines = self.run_command(*command, "--json").stdout.splitlines()
+            self.assertEqual([1, 1], [len(json.loads(line)["hosts"]) for line in lines])
+        self.assertIn("model.bin: slow waits for its disk", self.run_command("why").output)
+        self.asked = []
+        self.run_command("why", "a")
+        self.assertEqual([("fleet", {"content": "a"})], self.asked)
+
+    def test_machines_of_one_name(self):
+        """They are told apart by their node ids."""
+        twins = (host("vm", 1, node="ab" * 20), host("vm", 4, node="cd" * 20), host("x", 4))
+        self.answers = [fleet(*twins)]
+        said = self.run_command("status", "--fleet").output
+        self.assertIn("  vm (abababab) ", said)
+        self.assertRegex(said, r"  vm \(cdcdcdcd\) ━+ done\n  x {13}━+ done")
+        self.assertIn("vm (abababab) waits for its disk", self.run_command("why").output)
+
     def test_why(self):
         """A sentence for each machine that is not done."""
         self.answers = [fleet(host("slow", 1), host("quick", 4))]
@@ -224,6 +251,27 @@ class WaitTests(CommandCase):
         result = self.run_command("wait", "--nodes", "4", "--timeout", "3")
         self.assertEqual(6, result.exit_code)
         self.assertIn("b (waits for its disk to write), 2 that nobody has heard", result.output)
+
+    def test_several_contents(self):
+        """Without a name all of them have to be everywhere; who lacks what is told of each."""
+        self.contents = [{"hash_key": "b3:01", "name": "a"}, {"hash_key": "b3:02", "name": "b"}]
+        done = fleet(host("a", 4), host("b", 4))
+        late = {**fleet(host("a", 4), host("b", 3)), "name": "images"}
+        self.answers = [done, late]
+        result = self.run_command("wait", "--nodes", "2", "--timeout", "0", "--json")
+        self.assertEqual(6, result.exit_code)
+        self.assertIn("not done after 0 s: images: b (waits for its disk", result.stderr)
+        self.assertEqual(
+            [
+                {"name": "model.bin", "done": 2, "missing": []},
+                {"name": "images", "done": 1, "missing": ["b"]},
+            ],
+            [json.loads(line) for line in result.stdout.splitlines()],
+        )
+        self.answers = [done, late, done, done]
+        result = self.run_command("wait", "--all")
+        self.assertEqual((0, 6), (result.exit_code, len(self.asked)))
+        self.assertIn("model.bin: 2 machines are done\n", result.output)
 
     def test_names(self):
         """Only the named count, and one that nobody bears is missing."""
@@ -252,7 +300,8 @@ class WaitTests(CommandCase):
         result = self.run_command("wait", "--all", "--json")
         self.assertEqual(6, result.exit_code)
         self.assertEqual(2, len(self.asked), "while one goes on, it waits")
-        self.assertEqual({"done": 1, "missing": ["b", "c"]}, json.loads(result.stdout))
+        told = {"name": "model.bin", "done": 1, "missing": ["b", "c"]}
+        self.assertEqual(told, json.loads(result.stdout))
         self.assertIn("b (is lost: not heard of for 1 min 15 s), c (waits for", result.stderr)
         result = self.run_command("wait", "--nodes", "2", "--timeout", "2")
         self.assertEqual(6, result.exit_code)

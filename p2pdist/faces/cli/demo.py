@@ -312,9 +312,6 @@ def demo(*, size: int, downloaders: int, directory: str | None, as_json: bool) -
 
         try:
             seconds = run_until_done(work)
-        except KeyboardInterrupt:
-            output.note("stopped")
-            raise click.exceptions.Exit(1) from None
         except DemoFailed:
             directory = str(folder)  # the message names a log there
             raise

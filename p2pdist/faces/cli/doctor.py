@@ -140,11 +140,7 @@ def ask_nodes(
     def work(machine: Machine) -> Any:
         return reach(machine, config, descriptors)
 
-    try:
-        reached: list[Reached] = run_until_done(work)
-    except KeyboardInterrupt:
-        output.note("stopped")
-        raise click.exceptions.Exit(1) from None
+    reached: list[Reached] = run_until_done(work)
     ways = dict.fromkeys(address.host for one in reached for address in one.addresses)
     first = {a.host: a for one in reached for a in one.addresses}
     return [*rank(reached), *(check_mtu(first[host]) for host in ways)]

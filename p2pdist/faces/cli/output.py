@@ -28,6 +28,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_RESULT = "p2pdist.result"
+"""Whether a result was printed, in the command's context."""
 _SUFFIXES = {"": 1, "K": limits.KIB, "M": limits.MIB, "G": limits.GIB, "T": limits.TIB}
 
 
@@ -123,22 +125,32 @@ def timeout_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a command: an escaping P2PDistError becomes one line and its class's exit code."""
+    """Decorate a command: an escaping P2PDistError becomes one line and its class's exit code.
+
+    With ``--json`` it becomes a line of JSON as well, where no result was printed before. An
+    interrupt becomes a word.
+    """
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
         except P2PDistError as error:
-            report(error)
+            report(error, as_json=bool(kwargs.get("as_json")))
             raise click.exceptions.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            click.echo("stopped", err=True)
+            raise click.exceptions.Exit(1) from None
 
     return run
 
 
-def report(error: P2PDistError) -> None:
-    """Print the one line of an error to standard error."""
-    click.echo(f"p2pdist: {printable(str(error), None)}", err=True)
+def report(error: P2PDistError, *, as_json: bool = False) -> None:
+    """Print the one line of an error to standard error; for programs an object, as the node's."""
+    text = str(error)
+    click.echo(f"p2pdist: {printable(text, None)}", err=True)
+    if as_json and not click.get_current_context().meta.get(_RESULT):
+        click.echo(json.dumps({"error": {"code": error.exit_code, "message": text}}))
 
 
 # --- output ---
@@ -175,6 +187,9 @@ class Output:
     def result(self, values: Mapping[str, Any]) -> None:
         """Print the result as one line of JSON, if it is for programs."""
         if self.as_json:
+            context = click.get_current_context(silent=True)
+            if context is not None:
+                context.meta[_RESULT] = True
             click.echo(json.dumps(values))
 
     @contextmanager

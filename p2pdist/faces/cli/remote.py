@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ import click
 from p2pdist.config import default_state_dir
 from p2pdist.control import socket_path
 from p2pdist.errors import ConfigurationError, P2PDistError
-from p2pdist.faces.cli.output import format_duration
+from p2pdist.faces.cli.output import format_duration, printable
 from p2pdist.sockpath import short_way
 
 PATIENCE_S: Final = 30.0
@@ -99,6 +100,27 @@ class Remote:
             f"{self.path} {how}: no node runs with this state directory; "
             "name that of the running one with --state-dir"
         )
+
+
+def fleets(remote: Remote, content: str | None) -> list[dict[str, Any]]:
+    """Return the fleet of the content that is named, or of each that is served.
+
+    Raises:
+        P2PDistError: as :meth:`Remote.ask`; there is none of that name, or none at all.
+    """
+    keys: list[str | None] = [content]
+    if content is None:
+        keys = [one["hash_key"] for one in remote.ask("contents")["contents"]] or keys
+    return [remote.ask("fleet", content=key) for key in keys]
+
+
+def labels(hosts: list[dict[str, Any]]) -> list[str]:
+    """Return what to call each machine: its name, and its id where others have the same name."""
+    often = Counter(host["name"] for host in hosts)
+    return [
+        printable(host["name"], 40) + f" ({host['node'][:8]})" * (often[host["name"]] > 1)
+        for host in hosts
+    ]
 
 
 def counts(host: dict[str, Any]) -> bool:

@@ -129,15 +129,11 @@ def simulate(*, trace: bool, lookup: int | None, as_json: bool, **options: Any) 
     began = output.now()
     study = _study(options)
     story = Trace(study, (lookup or 1) - 1) if trace else None
-    try:
-        with (
-            output.progress("lookups", format_count) as meter,
-            _interruptible(study.crowd.timeline),
-        ):
-            study.run(options["lookups"], meter.update)
-    except KeyboardInterrupt:
-        output.note("stopped")
-        raise click.exceptions.Exit(1) from None
+    with (
+        output.progress("lookups", format_count) as meter,
+        _interruptible(study.crowd.timeline),
+    ):
+        study.run(options["lookups"], meter.update)
     figures = _figures(study, output.now() - began)
     lines = list(story.lines()) if story is not None else []
     for line in [*lines, ""] if lines else []:

@@ -17,7 +17,15 @@ from p2pdist.faces.cli.output import (
     printable,
     reports_errors,
 )
-from p2pdist.faces.cli.remote import Remote, counts, pause, state_option, trouble
+from p2pdist.faces.cli.remote import (
+    Remote,
+    counts,
+    fleets,
+    labels,
+    pause,
+    state_option,
+    trouble,
+)
 
 WATCH_S = 1.0
 BAR_CHARACTERS = 12
@@ -29,7 +37,7 @@ SOURCES = 4
 
 @click.command()
 @click.argument("content", required=False, metavar="[NAME|b3:KEY]")
-@click.option("--fleet", is_flag=True, help="Every machine of the swarm, stragglers first.")
+@click.option("--fleet", is_flag=True, help="Every machine, stragglers first.")
 @click.option("--all", "everybody", is_flag=True, help=f"List more than {SHOWN} machines.")
 @click.option("--watch", is_flag=True, help="Show it again every second until interrupted.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
@@ -44,18 +52,20 @@ def status(
     as_json: bool,
     state_dir: str | None,
 ) -> None:
-    """Show how the running node stands, or with --fleet everybody in the swarm of a content.
+    """Show how the running node stands, or with --fleet everybody in the swarm of each content.
 
-    Of one content, the only one or the one named, it also says which machines its bytes came from.
+    With --fleet and --json each content is a line. Of one content, the only one or the one named,
+    it also says which machines its bytes came from.
     """
     output = Output(as_json)
     remote = Remote(state_dir)
     try:
         while True:
-            answer, lines = look(remote, content, fleet=fleet, everybody=everybody)
+            answers, lines = look(remote, content, fleet=fleet, everybody=everybody)
             if watch and not as_json:
                 click.clear()  # only now: a screen that waits for an answer stays as it was
-            output.result(answer)
+            for answer in answers:
+                output.result(answer)
             for line in lines:
                 output.line(line)
             if not watch:
@@ -68,11 +78,12 @@ def status(
 
 def look(
     remote: Remote, content: str | None, *, fleet: bool, everybody: bool
-) -> tuple[dict[str, Any], list[str]]:
-    """Ask the node; return its answer, and the same in lines for people."""
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Ask the node; return its answers, and the same in lines for people."""
     if fleet:
-        answer = remote.ask("fleet", content=content)
-        return answer, fleet_lines(answer, None if everybody else SHOWN)
+        found = fleets(remote, content)
+        most = None if everybody else SHOWN
+        return found, [line for one in found for line in fleet_lines(one, most)]
     answer = remote.ask("status")
     page = remote.ask("page")["url"]  # it holds a key: not in JSON
     if content is not None and not any(content == one["name"] for one in answer["paused"]):
@@ -85,7 +96,7 @@ def look(
     if len(answer["contents"]) == 1:
         (one,) = answer["contents"]
         one["sources"] = sources(remote, one)
-    return answer, status_lines(answer) + [f"page: {page}"] * bool(page)
+    return [answer], status_lines(answer) + [f"page: {page}"] * bool(page)
 
 
 def status_lines(answer: dict[str, Any]) -> list[str]:
@@ -164,7 +175,7 @@ def fleet_lines(answer: dict[str, Any], most: int | None) -> list[str]:
     done = sum(host["complete"] for host in hosts)
     eta = fleet_eta(hosts, answer["length"])
     lines = [f"{printable(answer['name'])}: {done}/{len(hosts)} machines done{eta}"]
-    names = [printable(host["name"], 40) for host in hosts[:most]]
+    names = labels(hosts)[:most]
     wide = max(map(len, names), default=0)
     for name, host in zip(names, hosts, strict=False):
         percent = 100 * host["have_pieces"] // host["pieces"] if host["pieces"] else 0
@@ -209,14 +220,18 @@ def fleet_eta(hosts: list[dict[str, Any]], length: int | None) -> str:
 @state_option
 @reports_errors
 def why(content: str | None, *, as_json: bool, state_dir: str | None) -> None:
-    """Say for every machine that is not done what holds it up."""
+    """Say for every machine that is not done what holds it up; with --json a line per content."""
     output = Output(as_json)
-    answer = Remote(state_dir).ask("fleet", content=content)
-    hosts = [host for host in answer["hosts"] if not host["left"] and not host["complete"]]
-    output.result({"name": answer["name"], "hosts": hosts})
-    for host in hosts:
-        output.line(f"{printable(host['name'], 40)} {trouble(host)}")
-        if host["lost"]:
-            output.line(f"  before that it {host['why']}; is it running, can it be reached?")
-    if not hosts:
-        output.line(f"{printable(answer['name'])}: everybody known is done")
+    found = fleets(Remote(state_dir), content)
+    for answer in found:
+        named = zip(labels(answer["hosts"]), answer["hosts"], strict=True)
+        late = [(name, host) for name, host in named if not host["left"] and not host["complete"]]
+        output.result({"name": answer["name"], "hosts": [host for _, host in late]})
+        content_name = printable(answer["name"])
+        of = f"{content_name}: " if len(found) > 1 else ""
+        for name, host in late:
+            output.line(f"{of}{name} {trouble(host)}")
+            if host["lost"]:
+                output.line(f"  before that it {host['why']}; is it running, can it be reached?")
+        if not late:
+            output.line(f"{content_name}: everybody known is done")

@@ -63,11 +63,7 @@ def verify(
             )
             return verify_content(place, descriptor, meter.update)
 
-        try:
-            result: VerifyResult = run_until_done(work)
-        except KeyboardInterrupt:
-            output.note("stopped")
-            raise click.exceptions.Exit(1) from None
+        result: VerifyResult = run_until_done(work)
     output.result(
         {
             "path": result.path,

@@ -10,7 +10,15 @@ from attrs import frozen
 
 from p2pdist.errors import ConfigurationError, P2PDistError
 from p2pdist.faces.cli.output import Output, printable, reports_errors, timeout_option
-from p2pdist.faces.cli.remote import Remote, counts, now, pause, state_option, trouble
+from p2pdist.faces.cli.remote import (
+    Remote,
+    counts,
+    fleets,
+    now,
+    pause,
+    state_option,
+    trouble,
+)
 
 ASK_S = 0.5
 
@@ -59,6 +67,36 @@ class Goal:
         return open_end and all(host["lost"] or host["state"] == "failed" for host in late)
 
 
+@frozen
+class Standing:
+    """How the fleet of one content stands.
+
+    Attributes:
+        name: of the content.
+        hosts: its machines.
+        missing: who is not done yet.
+    """
+
+    name: str
+    hosts: list[dict[str, Any]]
+    missing: list[str]
+
+    @classmethod
+    def of(cls, fleet: dict[str, Any], goal: Goal) -> Standing:
+        """Return how a fleet stands as a node tells it."""
+        hosts = fleet["hosts"]
+        return cls(fleet["name"], hosts, goal.missing(hosts))
+
+    @property
+    def done(self) -> int:
+        """How many have everything."""
+        return sum(host["complete"] for host in self.hosts)
+
+    def told(self) -> str:
+        """Return who is missing, and why, in words."""
+        return ", ".join(explained(self.missing, self.hosts))
+
+
 def explained(missing: list[str], hosts: list[dict[str, Any]]) -> list[str]:
     """Return who is missing and, in brackets, why, as far as it was heard of."""
     known = {host["name"]: host for host in hosts if counts(host) and not host["complete"]}
@@ -95,6 +133,7 @@ def wait(
 ) -> None:
     """Wait until machines have the whole content; ends with 0, or 6 when the time is over.
 
+    Without a name they must have each content that the running node serves.
     With --all it ends with 6 too when all are done but machines that are lost or failed.
     In a public swarm anybody can pretend to be done: there --names tells more than --nodes.
     """
@@ -106,25 +145,37 @@ def wait(
     began = now()
     with output.progress("machines", lambda count: f"{count:.0f} machines") as meter:
         while True:
-            hosts = remote.ask("fleet", content=content)["hosts"]
-            missing = goal.missing(hosts)
-            done = sum(host["complete"] for host in hosts)
-            if not missing:
+            found = [Standing.of(fleet, goal) for fleet in fleets(remote, content)]
+            late = [one for one in found if one.missing]
+            if not late:
                 break
-            wanted = nodes or (len(goal.names) if goal.names else len(hosts))
-            named = explained(missing, hosts)
-            meter.update(done, wanted, f"waits for {named[0]}")
-            if goal.hopeless(hosts):
-                output.result({"done": done, "missing": missing})
+            named = [f"{one.name}: {one.told()}" if len(found) > 1 else one.told() for one in late]
+            wanted = nodes or (len(goal.names) if goal.names else len(late[0].hosts))
+            first = explained(late[0].missing, late[0].hosts)[0]
+            meter.update(late[0].done, wanted, f"waits for {first}")
+            hopeless = all(goal.hopeless(one.hosts) for one in late)
+            if hopeless or (timeout is not None and now() - began >= timeout):
+                tell(output, found)
+                if hopeless:
+                    raise Stragglers(
+                        f"all others are done, but not {'; '.join(named)}; start these again, "
+                        "and wait"
+                    )
                 raise Stragglers(
-                    f"all others are done, but not {', '.join(named)}; start these again, and wait"
+                    f"not done after {timeout:g} s: {'; '.join(named)}; p2pdist why says more, "
+                    "and wait goes on waiting"
                 )
-            if timeout is not None and now() - began >= timeout:
-                output.result({"done": done, "missing": missing})
-                raise Stragglers(f"not done after {timeout:g} s: {', '.join(named)}")
             pause(ASK_S)
-    output.result({"done": done, "missing": []})
-    output.line(f"{done} machines are done")
+    tell(output, found)
+    for one in found:
+        of = f"{one.name}: " if len(found) > 1 else ""
+        output.line(f"{of}{one.done} machines are done")
+
+
+def tell(output: Output, found: list[Standing]) -> None:
+    """Print a line of JSON for each content, if that is asked for."""
+    for one in found:
+        output.result({"name": one.name, "done": one.done, "missing": one.missing})
 
 
 def read_names(file: str) -> frozenset[str]:

@@ -1,0 +1,1 @@
+``p2pdist status --fleet``, ``why`` and ``wait`` are about all contents of a node when none is named; machines of one name are told apart. With ``--json`` errors are one JSON object, ``{"error": {"code", "message"}}``.
