@@ -29,11 +29,12 @@ from twisted.python.failure import Failure
 from p2pdist import __version__, closeup, limits
 from p2pdist.closeup import PieceMap
 from p2pdist.config import parse_rate
-from p2pdist.descriptor import URI_SCHEME, Descriptor, DescriptorParser
+from p2pdist.descriptor import URI_SCHEME, DescriptorParser
 from p2pdist.errors import ConfigurationError, P2PDistError
 from p2pdist.fleet import SENTENCES, Host
 from p2pdist.handout import receiver_command
 from p2pdist.ids import HashKey, format_hash_key
+from p2pdist.keptcontents import Given
 from p2pdist.keptlimits import PROCESS
 from p2pdist.logs import new_logger
 from p2pdist.service import P2PDistService
@@ -228,11 +229,12 @@ class Control:
         saved = self.service.contents.kept.set(name, target.limits)
         return saved.addCallback(lambda _: {"limits": _rates(target.limits)})
 
-    def _add(self, params: Result) -> Result:
-        descriptor = self._descriptor(params)
-        session = self.service.add(descriptor, path=_text(params, "path", None))
+    def _add(self, params: Result) -> Deferred[Result]:
+        given = self._given(params)
+        descriptor = given.descriptor(self._parser)
         service = self.service
-        return {
+        session = service.add(descriptor, path=given.path)
+        answer = {
             "name": session.name,
             "hash_key": format_hash_key(descriptor.hash_key),
             "receive": receiver_command(
@@ -243,22 +245,24 @@ class Control:
                 service.contents.machine.own_addresses,
             ),
         }
+        return service.added.keep(descriptor.hash_key, given).addCallback(lambda _: answer)
 
-    def _descriptor(self, params: Result) -> Descriptor:
-        path = _text(params, "descriptor", None)
-        if path is None:
+    @staticmethod
+    def _given(params: Result) -> Given:
+        source = _text(params, "descriptor", None)
+        if source is None:
             raise ConfigurationError(
                 "add needs a descriptor: the path of its file, or its one line"
             )
-        if path.startswith(URI_SCHEME):
-            return self._parser.parse_uri(path)
-        if not os.path.isabs(path):  # noqa: PTH117 -- the asker's folder is not ours
-            raise ConfigurationError(f"{path[:200]!a}: a path from the root is needed")
-        return self._parser.parse_file(path)
+        if not source.startswith(URI_SCHEME) and not os.path.isabs(source):  # noqa: PTH117
+            # the asker's folder is not ours
+            raise ConfigurationError(f"{source[:200]!a}: a path from the root is needed")
+        return Given.read(source, _text(params, "path", None))
 
     def _remove(self, params: Result) -> Deferred[Result]:
         key = self._key(params)
-        return self.service.contents.remove(key).addCallback(lambda _: {})
+        work = self.service.contents.remove(key)
+        return work.addCallback(lambda _: self.service.added.forget(key)).addCallback(lambda _: {})
 
     def _pause(self, params: Result) -> Deferred[Result]:
         key = self._key(params)

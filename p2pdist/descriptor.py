@@ -23,7 +23,7 @@ from attrs import define, evolve, field, frozen
 from p2pdist import limits
 from p2pdist.addresses import HostPort, canonical_ip, parse_host_port
 from p2pdist.content import Metadata, check_component, check_piece_length
-from p2pdist.errors import DescriptorError, UnsafeName
+from p2pdist.errors import DescriptorError, UnsafeName, UntrustedDescriptor
 from p2pdist.ids import HashKey, format_hash_key, parse_hash_key
 from p2pdist.keys import PUBLIC_NETWORK, NetworkKeys
 from p2pdist.outline import Outline, outline
@@ -219,7 +219,7 @@ class DescriptorParser:
             DescriptorError: as :meth:`parse`, or the file cannot be read or is no regular file.
         """
         data = read_file(path)
-        signature = None if self.signers is None else _read_signature(path + SUFFIX)
+        signature = None if self.signers is None else read_signature(path)
         return self.parse(data, path, signature, path)
 
     def parse_uri(self, text: str) -> Descriptor:
@@ -230,7 +230,7 @@ class DescriptorParser:
                 but for letter case and the order of parameters; always where ``signers`` are given.
         """
         if self.signers is not None:
-            raise DescriptorError(
+            raise UntrustedDescriptor(
                 "one line cannot carry a signature, and only signed descriptors are accepted here",
                 remedy=f"use the descriptor file with its {SUFFIX} beside it",
                 source="one-line descriptor",
@@ -398,8 +398,13 @@ def read_file(path: str) -> bytes:
         raise DescriptorError(str(error), remedy=remedy, source=path) from error
 
 
-def _read_signature(path: str) -> bytes | None:
-    """Return the text of a signature file, or ``None`` where there is none."""
+def read_signature(path: str) -> bytes | None:
+    """Return the text of a descriptor's signature file, or ``None`` where there is none.
+
+    Raises:
+        DescriptorError: it cannot be read.
+    """
+    path += SUFFIX
     try:
         return read_small(path, limits.SIGNATURE_BYTES)
     except Unreadable as error:

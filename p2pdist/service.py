@@ -24,6 +24,7 @@ from p2pdist import limits, neighbours
 from p2pdist.config import Config
 from p2pdist.contents import TransferService
 from p2pdist.ids import NodeID
+from p2pdist.keptcontents import KeptContents
 from p2pdist.keptlimits import KeptLimits
 from p2pdist.keys import NodeKey
 from p2pdist.logs import new_logger
@@ -46,6 +47,7 @@ class P2PDistService(MultiService):
     Attributes:
         overlay: the UDP side.
         contents: the TCP side and the sessions.
+        added: what ``p2pdist add`` brought, in this run and earlier ones.
         add: takes a descriptor and returns its session, see :meth:`TransferService.add`.
         set_limits: changes the rate limits of all contents together.
         port: UDP and TCP port number once bound.
@@ -76,6 +78,7 @@ class P2PDistService(MultiService):
         self.overlay = NodeService(config, machine, key, remembered)
         kept = KeptLimits(machine.workers, self._state)
         self.contents = TransferService(config, machine, key, self.overlay, kept)
+        self.added = KeptContents(machine.workers, self._state)
         self.add = self.contents.add
         self.set_limits = self.contents.set_limits
         self.upkeep = UpkeepService(

@@ -151,6 +151,13 @@ class Watching(Service):
         for path in self._named:
             self.files.setdefault(path, _File())
 
+    def names(self, key: HashKey) -> bool:
+        """Tell whether a file that is followed names a content."""
+        return any(
+            file.descriptor is not None and file.descriptor.hash_key == key
+            for file in self.files.values()
+        )
+
     def startService(self) -> None:
         """Take what is in the folder now, and look again from then on."""
         super().startService()

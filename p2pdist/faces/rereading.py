@@ -8,6 +8,7 @@ descriptors (``daemon.watching`` does, afterwards, with the new signers). Tests:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Protocol
 
 from attrs import define
@@ -17,7 +18,7 @@ from twisted.python.failure import Failure
 from p2pdist.config import Config
 from p2pdist.daemon.watching import Watching
 from p2pdist.descriptor import Descriptor, DescriptorParser
-from p2pdist.errors import P2PDistError
+from p2pdist.errors import NodeStopped, P2PDistError
 from p2pdist.logs import new_logger
 from p2pdist.service import P2PDistService
 from p2pdist.swarm.throttle import RateLimits
@@ -82,7 +83,17 @@ class Rereading:
         return self.asked.rates_of(descriptor)
 
     def _follow(self, _result: object) -> Deferred[None]:
-        return self.watching.reload()
+        return self.watching.reload().addCallback(self._look_at_added).addErrback(self._stopped)
+
+    def _look_at_added(self, _none: None) -> Deferred[None]:
+        """Read again what was added while the node ran: its signature may count no more."""
+        added = self.service.added
+        work = self.workers.run(partial(added.read, self.watching.parser))
+        return work.addCallback(added.take, self.service.contents, self.watching.names)
+
+    @staticmethod
+    def _stopped(failure: Failure) -> None:
+        failure.trap(NodeStopped)
 
     def _take(self, fresh: Asked) -> None:
         """Change what can be changed while the node runs."""

@@ -293,6 +293,7 @@ def makeService(options: Options) -> IService:
         service = P2PDistService(options.config, machine)
         for descriptor in options.descriptors:
             service.add(descriptor, rates=options.rates_of(descriptor))
+        service.added.take(service.added.read(options.parser), service.contents)
         control = Control(service, options.parser)
         if options.config.web is not None:
             add_page(service, control, reactor, options.config.web)

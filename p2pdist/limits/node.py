@@ -98,6 +98,8 @@ KEPT_LIMITS: Final = 1024
 """Contents whose rate limits, set at run time, outlive the process: as many as one serves."""
 KEPT_LIMITS_BYTES: Final = 256 * KIB
 """Of their file: each has at most 200 bytes."""
+ADDED_BYTES: Final = 512 * KIB
+"""Of one record in ``added/``: descriptor, signature and two paths, each byte written as six."""
 CONFIG_BYTES: Final = 64 * KIB
 """Of the file of --config."""
 WATCH_EVERY_S: Final = 2.0

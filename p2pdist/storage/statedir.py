@@ -9,8 +9,9 @@
     limits              rate limits that were set while the node ran
     web-token           the key of the page, if one was asked for
     complete/HASH_KEY   records of complete contents (``records``)
+    added/HASH_KEY      contents that were added while the node ran (``keptcontents``)
 
-Job: those files, whole and private. Does NOT know what is in ``neighbours``. Blocks;
+Job: those files, whole and private. Does NOT know what is in ``neighbours`` or ``added``. Blocks;
 all of it is small. Threat: other local users (folder 0700, files 0600, a readable key is refused,
 as ssh does), crashes (files are replaced whole), golden images: a copied key would make two
 machines one node, so the key carries a hash of the machine-id and is renewed when that differs
@@ -36,6 +37,7 @@ from p2pdist.errors import (
     LocalProtocolError,
     StorageError,
 )
+from p2pdist.ids import HashKey
 from p2pdist.keys import NodeKey
 from p2pdist.logs import new_logger
 from p2pdist.storage.disk import Access, IDisk, read_file, storage_error, write_file
@@ -47,6 +49,7 @@ _HOOKED_LINE = 68
 """Bytes of a hash key as text, with its end of line."""
 _TOKEN = re.compile(rb"[0-9a-f]{64}")
 _HASH_KEY_NAME = re.compile(r"[0-9a-f]{64}\Z")
+_ADDED = "added"
 _MACHINE_ID_PATHS = ("/etc/machine-id", "/var/lib/dbus/machine-id")
 
 
@@ -263,6 +266,63 @@ class StateDirectory:
             write_file(self._disk, self._root, "limits", data)
         except OSError as error:
             raise storage_error(error, self._path_of("limits")) from error
+
+    @property
+    def added_path(self) -> str:
+        """The folder of contents that were added."""
+        return self._path_of(_ADDED)
+
+    def load_added(self) -> list[tuple[HashKey, bytes]]:
+        """Return the records of contents that were added, by key; check them."""
+        with ExitStack() as undo:
+            try:
+                folder = self._disk.open_directory(self._root, _ADDED)
+            except OSError:
+                return []
+            undo.callback(self._disk.close, folder)
+            found = []
+            for name in sorted(filter(_HASH_KEY_NAME.match, self._disk.names(folder))):
+                try:
+                    data = read_file(self._disk, folder, name, limits.ADDED_BYTES)
+                except OSError:
+                    data = b""
+                found.append((HashKey(bytes.fromhex(name)), data or b""))
+        return found
+
+    def save_added(self, key: HashKey, data: bytes) -> None:
+        """Replace one record, whole or not at all.
+
+        Raises:
+            StorageError: not saved.
+        """
+        with ExitStack() as undo:
+            try:
+                if self._disk.facts_at(self._root, _ADDED) is None:
+                    self._disk.make_directory(self._root, _ADDED)
+                    self._disk.sync(self._root)
+                folder = self._disk.open_directory(self._root, _ADDED)
+                undo.callback(self._disk.close, folder)
+                write_file(self._disk, folder, key.hex(), data)
+            except OSError as error:
+                raise storage_error(error, self.added_path) from error
+
+    def drop_added(self, key: HashKey) -> None:
+        """Remove one record; none is fine.
+
+        Raises:
+            StorageError: it is still there.
+        """
+        with ExitStack() as undo:
+            try:
+                if self._disk.facts_at(self._root, _ADDED) is None:
+                    return
+                folder = self._disk.open_directory(self._root, _ADDED)
+                undo.callback(self._disk.close, folder)
+                with suppress(FileNotFoundError):
+                    self._disk.unlink(folder, key.hex())
+                self._disk.sync(folder)
+            except OSError as error:
+                raise storage_error(error, self.added_path) from error
 
     def load_neighbours(self) -> bytes:
         """Return what was saved last; empty when there is nothing usable. Check what is in it."""

@@ -307,8 +307,15 @@ class ProcessTests(TestCase):
         self.assertNotIn(b"Traceback", errors)
 
     async def test_signals_end_cleanly(self):
-        """SIGTERM and SIGINT stop the node in order; twistd ends with 0."""
+        """SIGTERM and SIGINT stop the node in order; twistd ends with 0.
+
+        Both take up what was added in an earlier run.
+        """
         for name in ("TERM", "INT"):
+            added = self.folder / f"{name}.state" / "added"
+            added.mkdir(parents=True, mode=0o700)
+            link = {"source": f"p2pdist:b3:{'0' * 64}?name=added.bin"}
+            (added / ("0" * 64)).write_text(json.dumps(link))
             running = self.twistd(name)
             await running.listening
             assert running.transport is not None
@@ -318,6 +325,7 @@ class ProcessTests(TestCase):
             log = (self.folder / f"{name}.log").read_text()
             self.assertIn(f"SIG{name}: stopping", log)
             self.assertIn("Server Shut Down", log)
+            self.assertIn("added.bin: looking for peers", log)
             self.assertNotIn("Traceback", log)
 
     def small_seed(self, name: str, length: int = 100_000) -> tuple[Path, Descriptor]:

@@ -9,6 +9,8 @@ from twisted.logger import LogLevel, capturedLogs
 from p2pdist.daemon.watching import Watching
 from p2pdist.faces.rereading import Rereading
 from p2pdist.faces.tap import Options
+from p2pdist.ids import HashKey
+from p2pdist.keptcontents import Given
 from p2pdist.keys import NetworkKeys
 from p2pdist.limits import MIB
 from p2pdist.secretfile import write_secret_file
@@ -96,6 +98,19 @@ class RereadingTests(TestCase):
         self.assertIsNotNone(self.watching.parser.signers)
         self.hang_up('descriptor = ["a.desc"]\n')
         self.assertEqual(["a"], self.served)
+
+    def test_added(self):
+        """Signers count for what was added while the node ran as well."""
+        text = DESCRIPTOR.format(f"{2:064x}", "b")
+        given = Given("/b.desc", text)
+        self.service.add(given.descriptor(self.watching.parser))
+        self.world.wait_for(self.service.added.keep(HashKey(bytes(31) + b"\2"), given))
+        (self.folder / "signers").write_text(f"me {KEY}\n")
+        errors = self.hang_up('descriptor = ["a.desc"]\nallowed-signers = "signers"\n')
+        self.assertEqual([True, True], ["is not signed" in error for error in errors])
+        self.assertEqual([], self.served)
+        self.assertEqual([], self.hang_up('descriptor = ["a.desc"]\n'))
+        self.assertEqual(["a", "b"], self.served)
 
     def test_secret_files(self):
         """A node is in the networks of new secrets at once."""
