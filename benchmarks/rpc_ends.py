@@ -192,9 +192,8 @@ def call_p2pdist(interface: str, port: int, kind: str, outstanding: int, seconds
 
     def again(_reply: Any, meter: Meter, over: Any) -> None:
         if meter.count():
-            network.rpc.call(address, request).addCallback(again, meter, over).addErrback(
-                over.errback
-            )
+            reply = network.rpc.call(address, request)
+            reply.addCallbacks(again, over.errback, (meter, over))
         else:
             over.callback(None)
 

@@ -57,6 +57,8 @@ TOKEN_BYTES: Final = 8
 COOKIE_BYTES: Final = 12
 TOKEN_EPOCH_S: Final = 300.0
 """Secret turns over; this and the previous epoch are accepted (BEP 5)."""
+TOKEN_CACHE: Final = 512
+"""Tokens at hand: of more addresses than a full IPv4 table has, about 100 KiB."""
 TOKEN_REFRESH_S: Final = 240.0
 """Ping a contact again before our token for it expires."""
 
@@ -74,6 +76,9 @@ RTO_JITTER: Final = 0.2
 TRIES: Final = 3
 CALLS_OUTSTANDING: Final = 1024
 CALLS_PER_ADDRESS: Final = 8
+ALARM_SPARE: Final = 512
+"""Timeouts of calls answered long ago that may stay in line: with 64 calls at a time, 30,000 a
+second, they are swept every 450 calls."""
 RTT_ENTRIES: Final = 2048
 """Addresses whose RTT, token and miss count are kept: thrice what both routing tables hold."""
 REPLY_CACHE: Final = 512

@@ -78,8 +78,8 @@ class Bindings:
 
         In a ping with its token, which it believes: the first ping to a stranger has none.
         """
-        path, says = self.network.rpc.paths[address], self.says(address)
-        if path.told != says:
+        path, says = self.network.rpc.paths.peek(address), self.says(address)
+        if path is not None and path.told != says:
             path.told = says
             ping = Ping(node_id=self.network.node_id, flags=says)
             self.network.rpc.call(address, ping).addErrback(_quietly)

@@ -47,12 +47,14 @@ class Header(NamedTuple):
     """What stands in the clear.
 
     Attributes:
+        magic: :data:`MAGIC`.
         version: :data:`VERSION`, or :data:`NOTICE`.
         tag: the network.
         boot_id: the sending process.
         counter: its datagram number in this network.
     """
 
+    magic: int
     version: int
     tag: bytes
     boot_id: bytes
@@ -71,13 +73,13 @@ def read_header(datagram: bytes) -> Header:
         raise OversizedMessage("datagram-size", str(size))
     if size < HEADER_BYTES:
         raise MalformedMessage("datagram-short")
-    magic, version, tag, boot_id, counter = _HEADER.unpack_from(datagram)
-    if magic != MAGIC:
+    header = Header._make(_HEADER.unpack_from(datagram))
+    if header.magic != MAGIC:
         raise MalformedMessage("datagram-magic")
-    if version == VERSION and size > limits.ENVELOPE_BYTES:
-        return Header(version, tag, boot_id, counter)
-    if version == NOTICE and size == HEADER_BYTES:
-        return Header(version, tag, boot_id, counter)
+    if header.version == VERSION and size > limits.ENVELOPE_BYTES:
+        return header
+    if header.version == NOTICE and size == HEADER_BYTES:
+        return header
     raise MalformedMessage("datagram-version")
 
 
@@ -165,9 +167,9 @@ class Envelope:
         Raises:
             AuthenticationFailed: forged or corrupted, our own, or (private networks) replayed.
         """
-        if header.boot_id == self.boot_id:
-            raise AuthenticationFailed("own-datagram")
         boot_id = header.boot_id
+        if boot_id == self.boot_id:
+            raise AuthenticationFailed("own-datagram")
         cipher = self._ciphers.get(boot_id)
         known = cipher is not None
         if cipher is None:

@@ -40,7 +40,13 @@ class NodeEntry:
 
 
 class Kind:
-    """One field on the wire."""
+    """One field on the wire.
+
+    Attributes:
+        fits: text of an expression, true of a value that :meth:`get` returns as it is, or nothing.
+    """
+
+    fits = ""
 
     def put(self, value: Any) -> Any:
         """Return what msgpack packs."""
@@ -56,6 +62,9 @@ class Fixed(Kind):
 
     def __init__(self, *sizes: int) -> None:
         self.sizes = sizes
+        self.fits = f"type({{0}}) is bytes and len({{0}}) in {sizes}"
+        if len(sizes) == 1:
+            self.fits = f"type({{0}}) is bytes and len({{0}}) == {sizes[0]}"
 
     def get(self, raw: Any) -> bytes:
         """See :class:`Kind`."""
@@ -69,6 +78,7 @@ class UInt(Kind):
 
     def __init__(self, top: int) -> None:
         self.top = top
+        self.fits = f"type({{0}}) is int and 0 <= {{0}} <= {top}"
 
     def get(self, raw: Any) -> int:
         """See :class:`Kind`."""

@@ -186,7 +186,7 @@ class Network:
             return
         token = self.guard.mint.token(source, now)
         if equal(ping.token, token) or self.guard.mint.token_ok(source, ping.token, now):
-            self._verified(ping, source, now)
+            self._proved_by_token(ping, source, now)
         elif ping.token == NO_TOKEN and self.reach.called(source, now):
             self.bindings.changed()
         pong = Pong(
@@ -209,7 +209,7 @@ class Network:
         if not self.guard.request(source, now):
             self.dropped["request-rate"] += 1
             return
-        self._verified(request, source, now)
+        self._proved_by_token(request, source, now)
         reply = self._replies.get(source, request, now)
         if reply is None:
             reply = self.methods[type(request)](source, request, now)
@@ -254,11 +254,15 @@ class Network:
         if changed:
             self.bindings.changed()
 
+    def _proved_by_token(self, request: Request, source: Address, now: float) -> None:
+        """As :meth:`_verified`; who answers us has proved himself to ``rpc`` already."""
+        self.rpc.paths[source].proved = True
+        self._verified(request, source, now)
+
     def _verified(self, message: Pong | Request, address: Address, now: float) -> None:
         """Note that whoever sent ``message`` from ``address`` receives what is sent there."""
         node_id, nat = message.node_id, message.nat
         self.guard.silent.discard(address)
-        self.rpc.paths[address].proved = True
         known = self.neighbours.get(address)
         if known is not None and known.node_id == node_id and (nat is None or nat == known.nat):
             known.seen_at, known.misses = now, 0  # nearly always: spare the tables

@@ -335,5 +335,5 @@ class Neighbourhood:
         self.table(address).missed(address)
 
     def get(self, address: Address) -> Neighbour | None:
-        """See :meth:`RoutingTable.get`."""
-        return self.table(address).get(address)
+        """See :meth:`RoutingTable.get`; a call less, as every datagram asks."""
+        return (self.ipv6 if ":" in address.host else self.ipv4).get(address)

@@ -29,7 +29,7 @@ from collections.abc import Callable
 import attrs
 from attrs import define, field
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from p2pdist import limits
@@ -42,6 +42,7 @@ from p2pdist.errors import (
     RequestTimedOut,
 )
 from p2pdist.ids import NodeID
+from p2pdist.overlay.alarm import NEVER, Alarm
 from p2pdist.overlay.messages import (
     RID_BYTES,
     Challenge,
@@ -73,7 +74,7 @@ class _Call:
     sent: list[float] = field(factory=list)
     challenges: int = 0
     forgiven: int = 0
-    timer: IDelayedCall | None = None
+    due: float = NEVER
     answered: bool = False
     late: Callable[[Reply], None] | None = None
     linger_s: float = 0.0
@@ -114,7 +115,11 @@ class RPC:
     _calls: dict[bytes, _Call] = field(init=False, factory=dict)
     _per_address: dict[Address, int] = field(init=False, factory=dict)
     _pings: dict[Address, list[Deferred[Reply]]] = field(init=False, factory=dict)
+    _alarm: Alarm[_Call] = field(init=False)
     _stopped: bool = field(init=False, default=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._alarm = Alarm(self.clock, self._overdue)
 
     # --- calling ---
 
@@ -255,11 +260,14 @@ class RPC:
         if doublings:
             backoff *= 2**doublings * (1 + limits.RTO_JITTER * (2 * self.rng.random() - 1))
         wait = max(0.0, min(backoff, limits.RTO_MAX_S, call.deadline - now))
-        call.timer = self.clock.callLater(wait, self._timed_out, call)
+        self._alarm.set(call, now + wait)
         self.send(call.address, request)
 
-    def _timed_out(self, call: _Call) -> None:
-        call.timer = None
+    def _overdue(self, call: _Call) -> None:
+        """Try again or give up; or, once it is answered, listen no longer."""
+        if call.answered:
+            self._forget(call)
+            return
         now = self.clock.seconds()
         path = self.paths[call.address]
         if len(call.sent) - call.forgiven < call.tries_max and now < call.deadline:
@@ -276,13 +284,10 @@ class RPC:
 
     def _finish(self, call: _Call, result: Reply | BaseException) -> None:
         """Fire the Deferred; forget the call unless it lingers."""
-        if call.timer is not None:
-            call.timer.cancel()
-            call.timer = None
         call.answered = True
         self._leave(call.address)
         if call.late is not None and isinstance(result, Reply) and not self._stopped:
-            call.timer = self.clock.callLater(call.linger_s, self._forget, call)
+            self._alarm.set(call, self.clock.seconds() + call.linger_s)
         else:
             self._forget(call)
         if isinstance(result, Reply):
@@ -292,7 +297,7 @@ class RPC:
 
     def _forget(self, call: _Call) -> None:
         del self._calls[call.rid]
-        call.timer = None
+        call.due = NEVER
 
     def _leave(self, address: Address) -> None:
         """Count one open call less to ``address``; a call that lingers is not open."""
@@ -303,8 +308,6 @@ class RPC:
     def _cancelled(self, done: Deferred[Reply]) -> None:
         for call in list(self._calls.values()):
             if call.done is done:
-                if call.timer is not None:
-                    call.timer.cancel()
                 self._leave(call.address)
                 self._forget(call)
                 return
@@ -367,9 +370,7 @@ class RPC:
         call.challenges += 1
         path.grant(challenge.token, now)
         if call.challenges > limits.CHALLENGES_PER_CALL:
-            return  # the timer goes on: a node that only challenges counts as silent
-        if call.timer is not None:
-            call.timer.cancel()
+            return  # the timeout stands: a node that only challenges counts as silent
         call.forgiven += 1  # a challenged try does not count, but keeps its number
         self._try(call, path, now)
 
@@ -380,11 +381,10 @@ class RPC:
             if call.rid not in self._calls:
                 continue  # whoever learned of the end of another call cancelled this one
             if call.answered:
-                if call.timer is not None:
-                    call.timer.cancel()
                 self._forget(call)
             else:
                 self._finish(call, NodeStopped("the node stopped before the answer came"))
+        self._alarm.stop()
 
     @property
     def outstanding(self) -> int:

@@ -16,7 +16,7 @@ Tests: ``test_wire``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from operator import attrgetter
 from typing import Any
 
@@ -41,6 +41,67 @@ _unpack = partial(
     use_list=False,
 )
 _EMPTY_BINARY = b"\xc4\x00"
+Read = Callable[[tuple[Any, ...], int], Message]
+"""Takes a row and the size of its datagram; raises MalformedMessage or OversizedMessage."""
+
+
+# --- what concerns a whole message: its datagram's size, and fields that are not its attributes ---
+
+
+def _make_pong(_size: int, *, grant: bytes, **values: Any) -> Pong:
+    token, observed = grant[: limits.TOKEN_BYTES], unpack(grant[limits.TOKEN_BYTES :])
+    return Pong(token=token, observed=observed, **values)
+
+
+def _make_ping(size: int, *, padding: None, **values: Any) -> Ping:
+    del padding
+    if size != limits.PING_BYTES:
+        raise MalformedMessage("ping-size", str(size))
+    return Ping(**values)
+
+
+def _make_get_peers(size: int, *, padding: None, units: int, **values: Any) -> GetPeers:
+    del padding
+    if size not in {limits.GET_PEERS_BYTES, limits.GET_PEERS_WIDE_BYTES}:
+        raise MalformedMessage("get_peers-size", str(size))
+    if units * limits.OFFER_BYTES > size:
+        raise MalformedMessage("get_peers-units", str(units))
+    return GetPeers(units=units, wide=size == limits.GET_PEERS_WIDE_BYTES, **values)
+
+
+def _make_offer(size: int, **values: Any) -> Offer:
+    if size > limits.OFFER_BYTES:
+        raise OversizedMessage("offer-size", str(size))
+    return Offer(**values)
+
+
+_MAKE: dict[type[Message], Callable[..., Message]] = {
+    Pong: _make_pong,
+    Ping: _make_ping,
+    GetPeers: _make_get_peers,
+    Offer: _make_offer,
+}
+
+
+def _reader(kind: type[Message]) -> Read:
+    """Return what checks the fields of a row and makes a message of ``kind``.
+
+    It is made from text, as attrs makes ``__init__``: to call something for each field would take
+    twice as long, and every datagram from anybody comes through here.
+    """
+    make = _MAKE.get(kind)
+    names = [name for name, _ in kind.fields]
+    lines = ["def read(row, size):", f"    _, {', '.join(names)}, = row"]
+    scope: dict[str, Any] = {"make": make or kind}
+    for name, codec in kind.fields:
+        scope[f"get_{name}"] = codec.get
+        unless = f"if not ({codec.fits.format(name)}): " if codec.fits else ""
+        lines.append(f"    {unless}{name} = get_{name}({name})")
+    given = ", ".join(f"{name}={name}" for name in names)
+    lines.append(f"    return make({'size, ' if make else ''}{given})")
+    exec("\n".join(lines), scope)  # noqa: S102 -- nothing in it comes from outside
+    read: Read = scope["read"]
+    return read
 
 
 @frozen
@@ -51,7 +112,8 @@ class _Layout:
         kind: the class.
         values: returns the code and the fields of a message; for padding, no bytes.
         puts: which elements of that msgpack cannot pack as they are, and what turns them.
-        gets: for each field where it stands, its name, and what checks it.
+        length: of the row.
+        read: checks the fields of a row and returns the message.
         top: the largest datagram, envelope included.
         padded: whether the last field is padding.
     """
@@ -59,7 +121,8 @@ class _Layout:
     kind: type[Message]
     values: Callable[[Message], tuple[Any, ...]]
     puts: tuple[tuple[int, Callable[[Any], Any]], ...]
-    gets: tuple[tuple[int, str, Callable[[Any], Any]], ...]
+    length: int
+    read: Read
     top: int
     padded: bool
 
@@ -75,9 +138,8 @@ class _Layout:
                 for index, (_, codec) in enumerate(sent, 1)
                 if type(codec).put is not Kind.put
             ),
-            gets=tuple(
-                (index, name, codec.get) for index, (name, codec) in enumerate(kind.fields, 1)
-            ),
+            length=1 + len(kind.fields),
+            read=_reader(kind),
             top=limits.OFFER_BYTES if kind is Offer else limits.DATAGRAM_BYTES,
             padded=len(sent) < len(kind.fields),
         )
@@ -115,9 +177,15 @@ def _padded(bare: bytes, message: Message) -> bytes:
     room = size - limits.ENVELOPE_BYTES - len(bare)
     if room < 0:
         raise LocalProtocolError(f"{type(message).__name__} does not fit {size} bytes")
+    return bare[:-2] + _zeros(room)
+
+
+@lru_cache(maxsize=64)  # addresses and numbers have a few lengths
+def _zeros(room: int) -> bytes:
+    """Return packed binary zeros, ``room`` bytes longer than packed empty binary."""
     if room < 256:
-        return b"%b\xc4%c%b" % (bare[:-2], room, bytes(room))
-    return b"%b\xc5%b%b" % (bare[:-2], (room - 1).to_bytes(2, "big"), bytes(room - 1))
+        return b"\xc4" + room.to_bytes(1, "big") + bytes(room)
+    return b"\xc5" + (room - 1).to_bytes(2, "big") + bytes(room - 1)
 
 
 def decode(payload: bytes) -> Message:
@@ -140,47 +208,6 @@ def decode(payload: bytes) -> Message:
     layout = _BY_CODE.get(row[0])
     if layout is None:
         raise MalformedMessage("message-code", str(row[0]))
-    if len(row) != len(layout.gets) + 1:
+    if len(row) != layout.length:
         raise MalformedMessage("message-fields", layout.kind.__name__)
-    values = {name: get(row[index]) for index, name, get in layout.gets}
-    finish = _FINISH.get(layout.kind)
-    if finish is not None:
-        finish(values, size + limits.ENVELOPE_BYTES)
-    return layout.kind(**values)
-
-
-# --- what concerns a whole message: its datagram's size, and values that are not its attributes ---
-
-
-def _finish_pong(values: dict[str, Any], _size: int) -> None:
-    grant = values.pop("grant")
-    values["token"] = grant[: limits.TOKEN_BYTES]
-    values["observed"] = unpack(grant[limits.TOKEN_BYTES :])
-
-
-def _finish_ping(values: dict[str, Any], size: int) -> None:
-    if size != limits.PING_BYTES:
-        raise MalformedMessage("ping-size", str(size))
-    del values["padding"]
-
-
-def _finish_get_peers(values: dict[str, Any], size: int) -> None:
-    if size not in {limits.GET_PEERS_BYTES, limits.GET_PEERS_WIDE_BYTES}:
-        raise MalformedMessage("get_peers-size", str(size))
-    if values["units"] * limits.OFFER_BYTES > size:
-        raise MalformedMessage("get_peers-units", str(values["units"]))
-    values["wide"] = size == limits.GET_PEERS_WIDE_BYTES
-    del values["padding"]
-
-
-def _finish_offer(_values: dict[str, Any], size: int) -> None:
-    if size > limits.OFFER_BYTES:
-        raise OversizedMessage("offer-size", str(size))
-
-
-_FINISH: dict[type[Message], Callable[[dict[str, Any], int], None]] = {
-    Pong: _finish_pong,
-    Ping: _finish_ping,
-    GetPeers: _finish_get_peers,
-    Offer: _finish_offer,
-}
+    return layout.read(row, size + limits.ENVELOPE_BYTES)

@@ -86,7 +86,7 @@ class HeaderTests(TestCase):
         """Only datagrams of the present boot id with a used counter are our own."""
         sender = sealer(1)
         first = read_header(sender.seal(b"p"))
-        ahead = envelope.Header(first.version, first.tag, first.boot_id, 1)
+        ahead = first._replace(counter=1)
         self.assertTrue(sender.sent(first))
         self.assertFalse(sender.sent(ahead))
         self.assertFalse(sealer(2).sent(first))

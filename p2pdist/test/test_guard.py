@@ -42,6 +42,20 @@ class TokenTests(TestCase):
         self.assertFalse(mint(2).token_ok(address, token, 0.0))
         self.assertNotEqual(token, cookie[: limits.TOKEN_BYTES])
 
+    def test_tokens_at_hand_are_bounded(self):
+        """The tokens of so many addresses are at hand; whose is not gets the same one again."""
+        made = mint()
+        first = made.token(HOST, 0.0)
+        self.assertEqual(1, made.at_hand)
+        for port in range(1, limits.TOKEN_CACHE + 2):
+            self.assertTrue(
+                made.token_ok(address := Address("10.1.1.1", port), made.token(address, 0.0), 0.0)
+            )
+        self.assertEqual(limits.TOKEN_CACHE, made.at_hand)
+        self.assertEqual(first, made.token(HOST, 0.0))
+        made.token(HOST, limits.TOKEN_EPOCH_S)
+        self.assertEqual(1, made.at_hand)
+
     def test_two_epochs(self):
         """Both are good in their epoch and the next, not in the one after that."""
         made = mint()

@@ -196,7 +196,8 @@ class AnswerTests(CallCase):
         self.assertIsInstance(self.result_of(call), Found)
         self.assertAlmostEqual(0.875 * 0.2 + 0.125 * 0.04, self.rpc.paths[THERE].srtt_s or 0)
         self.assertEqual(0, self.rpc.outstanding)
-        self.assertEqual([], self.clock.getDelayedCalls())
+        self.pass_time(limits.RTO_MAX_S)
+        self.assertEqual(([], 1), (self.clock.getDelayedCalls(), len(self.sent)))
 
     def test_each_try_is_a_clean_sample(self):
         """A reply is measured against the try it answers, late or not (no Karn ambiguity)."""
@@ -336,7 +337,8 @@ class TimeoutTests(CallCase):
         self.assertEqual(1, self.rpc.mismatched)
         self.answer(self.requests[1])
         self.result_of(other)
-        self.assertEqual([], self.clock.getDelayedCalls())
+        self.pass_time(limits.RTO_MAX_S)
+        self.assertEqual(([], 2), (self.clock.getDelayedCalls(), len(self.sent)))
 
 
 class FirstContactTests(CallCase):
