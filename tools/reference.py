@@ -80,9 +80,9 @@ def commands() -> dict[str, click.Command]:
 
 def command_section(name: str, command: click.Command) -> str:
     """Return one command's part of the reference."""
-    context = click.Context(command, info_name=name)
+    context = click.Context(command, info_name=name, help_option_names=["-h", "--help"])
     usage = " ".join([name, *command.collect_usage_pieces(context)])
-    text = re.sub(r"[ \t]*\n[ \t]*", "\n", (command.help or "").strip())
+    text = "\n\n".join(cell(part) for part in re.split(r"\n\s*\n", (command.help or "").strip()))
     rows = []
     for parameter in command.get_params(context):
         if not isinstance(parameter, click.Option):
@@ -90,7 +90,7 @@ def command_section(name: str, command: click.Command) -> str:
         names = ", ".join(code(opt) for opt in [*parameter.opts, *parameter.secondary_opts])
         takes = "" if parameter.is_flag or parameter.count else parameter.make_metavar(context)
         rows.append((names, code(takes), cell(described(parameter, context))))
-    return f"## {name}\n\n{cell(text)}\n\n```console\n$ {usage}\n```\n\n" + table(
+    return f"## {name}\n\n{text}\n\n```console\n$ {usage}\n```\n\n" + table(
         ("option", "takes", "meaning"), rows
     )
 

@@ -366,6 +366,24 @@ def anchors(path: Path) -> set[str]:
     return {heading.strip().replace(" ", "-") for heading in plain}
 
 
+class BenchmarkTests(TestCase):
+    """What measures."""
+
+    def test_every_script_is_listed(self):
+        """Each script that measures is described, and ``make bench-quick`` runs it."""
+        told, run = document("benchmarks/README.md"), document("benchmarks/run.py")
+        scripts = [
+            path.name
+            for path in (TREE / "benchmarks").glob("*.py")
+            if re.search(r"\boptions\(__doc__", path.read_text(encoding="utf-8"))
+        ]
+        self.assertIn("census.py", scripts)
+        self.assertEqual(
+            [], [name for name in scripts if f"| `{name}` |" not in told + "| `run.py` |"]
+        )
+        self.assertEqual([], [name for name in scripts if f'"{name}",' not in run + '"run.py",'])
+
+
 class ConfigurationTests(TestCase):
     """The configuration file of docs/operations.md."""
 
