@@ -26,10 +26,9 @@ import common
 from p2pdist.test.browser import Browser, is_there
 
 STAGE = Path(__file__).with_name("page_stage.py")
-SIZE = (1440, 1500)
+SIZE = (1440, 1550)
 """Of the window: everything can be seen, so that everything is drawn."""
 WINDOWS = 5
-PICTURE = (1440, 1500)
 COLOURS = (
     *("bg", "card", "ink", "soft", "line", "hover", "main", "on-main", "have", "move", "lack"),
     *(
@@ -204,7 +203,7 @@ def draw(folder: Path) -> None:
     try:
         for name in ("light", "dark"):
             with tempfile.TemporaryDirectory() as profile:
-                browser = Browser(Path(profile) / "profile", dark=name == "dark", size=PICTURE)
+                browser = Browser(Path(profile) / "profile", dark=name == "dark", size=SIZE)
                 try:
                     browser.open(stage.url)
                     browser.wait(SHOWN)
