@@ -50,6 +50,8 @@ REDIAL_S = 3.0
 """A liar that was sent away calls again after so long."""
 FLOOD_EVERY_S = 0.02
 FLOOD_FRAMES = 60
+MOST_HEARD = 1000
+"""Messages of one connection that are answered: two liars would talk for ever, and ever faster."""
 
 
 class LyingTransfer(Transfer):
@@ -195,8 +197,8 @@ class Crook:
             start = message.index * PIECE + message.offset
             if self.content.data[start : start + len(message.data)] != bytes(message.data):
                 self.wrong.append((cast("Any", liar.transport).getPeer().host, message.index))
-        if len(liar.heard) > 5000:
-            liar.heard.clear()
+        if len(liar.heard) > MOST_HEARD:
+            return
         try:
             self._lie(liar, message)
         except P2PDistError:  # it could not lie as it wanted

@@ -36,6 +36,7 @@ from p2pdist.test.support import TestCase
 
 TREE = Path(__file__).resolve().parent.parent.parent
 DOCS = TREE / "docs"
+TESTS = Path(__file__).resolve().parent
 KEY_A, KEY_B, KEY_C = (NodeKey.from_seed(bytes([number]) * 32) for number in (1, 2, 3))
 A, B, C = (Address(f"10.0.0.{number}", 7667) for number in (1, 2, 3))
 METADATA = Metadata(
@@ -341,6 +342,25 @@ class LinkTests(TestCase):
                 elif anchor and anchor not in anchors(target):
                     broken.append(f"{path.name}: {link}: no such heading")
         self.assertEqual([], broken)
+
+    def test_named_tests_are_there(self):
+        """Every test that a document names exists, in the module that is named before it."""
+        document("README.md")
+        known = {
+            path.stem: set(re.findall(r"(?:def|class) (\w+)", path.read_text(encoding="utf-8")))
+            for path in TESTS.glob("test_*.py")
+        }
+        missing, checked = [], 0
+        for path in written("*.md"):
+            for line in path.read_text(encoding="utf-8").splitlines():
+                module = ""
+                for one, name in re.findall(r"`(test_\w+)(?:\.(\w+))?`", line):
+                    module, wanted = (one, name) if one in known else (module, one)
+                    checked += 1
+                    if module not in known or wanted not in known[module] | {"", "py"}:
+                        missing.append(f"{path.name}: {module or '?'}.{wanted}")
+        self.assertEqual([], missing)
+        self.assertGreater(checked, 150)
 
     def test_no_machine_is_named(self):
         """No document holds a path of the machine it was written on."""

@@ -41,7 +41,7 @@ class WithholdingTests(HostileCase):
         self.assertLessEqual(healing.after_stall(1), 30)
 
     def test_half_of_them_lie_about_what_they_have(self) -> None:
-        """Five liars beside five seeds cost at most 1.2 times the time of the five alone."""
+        """Beside five liars a copy takes 2.2 times as long at most as from the five seeds alone."""
 
         def seconds(liars: int) -> float:
             self.setUp()

@@ -3,6 +3,8 @@
     python tools/fuzz/atheris_target.py TARGET [SECONDS]        default: 600
     python tools/fuzz/atheris_target.py --list
 
+Seconds are those of the processor: a busy machine takes longer, and fuzzes as much.
+
 Starts from the target's samples and its corpus (`corpus/TARGET.txt`, one input a line in hex), and
 afterwards adds what reached new code to the corpus, small inputs first, at most CORPUS of them. An
 input that the parser does not refuse as it should is printed and ends the run with code 77; put it
@@ -11,6 +13,8 @@ into the corpus, where every `make test` replays it, and mend the parser.
 
 from __future__ import annotations
 
+import math
+import resource
 import subprocess
 import sys
 import tempfile
@@ -59,6 +63,12 @@ def fuzz(name: str, script: str, arguments: list[str]) -> None:
     atheris.Fuzz()
 
 
+def spent_s() -> float:
+    """Return the processor time of all children that ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def main() -> int:
     """Run one target for a while, then keep what it found."""
     if sys.argv[1:] == ["--list"]:
@@ -79,13 +89,19 @@ def main() -> int:
         seeds.mkdir()
         merged.mkdir()
         unpack(name, seeds)
-        bounds = [f"-max_total_time={seconds}", f"-max_len={INPUT_BYTES}", "-rss_limit_mb=1024"]
-        bounds += [f"-artifact_prefix={top}/", "-timeout=10", "-print_final_stats=1"]
-        code = subprocess.run([*own, *bounds, str(seeds)], check=False).returncode
+        bounds = [f"-max_len={INPUT_BYTES}", "-rss_limit_mb=1024", f"-artifact_prefix={top}/"]
+        bounds += ["-timeout=10", "-print_final_stats=1"]
+        code, rest = 0, float(seconds)
+        while code == 0 and rest > 0:
+            limit = f"-max_total_time={math.ceil(rest)}"
+            code = subprocess.run([*own, *bounds, limit, str(seeds)], check=False).returncode
+            rest = seconds - spent_s()
         for path in Path(top).glob("[cto]*-*"):  # crash-, timeout-, oom-
             print(f"{name}: {path.name}: {path.read_bytes().hex()}")
+        took = seconds - rest
         subprocess.run([*own, "-merge=1", str(merged), str(seeds)], check=False)
-        print(f"{name}: exit code {code}, {pack(name, merged)} inputs kept")
+        kept = pack(name, merged)
+        print(f"{name}: exit code {code} after {took:.0f} s of CPU, {kept} inputs kept")
     return code
 
 
