@@ -92,6 +92,15 @@ def given(
     return wrap
 
 
+def unmeasured(case: SynchronousTestCase) -> None:
+    """Let the processes that a test starts run without coverage, which doubles their work.
+
+    For tests of many or long processes; others run the same lines, and are measured.
+    """
+    kept = {name: text for name, text in os.environ.items() if "COVERAGE_" not in name}
+    case.patch(os, "environ", kept)
+
+
 def run_machine(machine: type[RuleBasedStateMachine]) -> None:
     """Run a Hypothesis state machine inside a test method.
 

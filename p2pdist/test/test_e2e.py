@@ -32,6 +32,7 @@ from p2pdist.descriptor import Descriptor
 from p2pdist.faces.cli.demo import Demo, DemoFailed, TwistdProcess
 from p2pdist.machine import real_machine
 from p2pdist.source import build_metadata, scan
+from p2pdist.test.support import unmeasured
 
 ROOT = str(Path(p2pdist.__file__).parents[1])
 DEADLINE_S = 60
@@ -169,6 +170,7 @@ class ProcessTests(TestCase):
 
         Every copy equals the original.
         """
+        unmeasured(self)
         bootstrap = self.twistd("bootstrap")
         port = await bootstrap.listening
         top = self.folder_of_files()
@@ -204,6 +206,7 @@ class ProcessTests(TestCase):
 
         What it had when it was killed it has when it is started again.
         """
+        unmeasured(self)
         original, descriptor = self.small_seed("seed", 12 * limits.MIB)
         file = self.folder / "it.desc"
         file.write_text(descriptor.to_toml())
@@ -316,8 +319,9 @@ class ProcessTests(TestCase):
             added.mkdir(parents=True, mode=0o700)
             link = {"source": f"p2pdist:b3:{'0' * 64}?name=added.bin"}
             (added / ("0" * 64)).write_text(json.dumps(link))
-            running = self.twistd(name)
-            await running.listening
+            running = self.twistd(name, kind=Talker)
+            assert isinstance(running, Talker)
+            await running.said("added.bin: looking for peers")
             assert running.transport is not None
             running.transport.signalProcess(name)
             await running.ended
@@ -325,7 +329,6 @@ class ProcessTests(TestCase):
             log = (self.folder / f"{name}.log").read_text()
             self.assertIn(f"SIG{name}: stopping", log)
             self.assertIn("Server Shut Down", log)
-            self.assertIn("added.bin: looking for peers", log)
             self.assertNotIn("Traceback", log)
 
     def small_seed(self, name: str, length: int = 100_000) -> tuple[Path, Descriptor]:
@@ -445,6 +448,7 @@ class ProcessTests(TestCase):
 
     async def test_demo_with_a_process_that_dies(self):
         """When a downloader is killed, the demo says which one, and names its log."""
+        unmeasured(self)
         shown: list[list[tuple[str, int]]] = []
         demo = Demo(real_machine(reactor), self.folder, 30_000_000, 2, lambda _: None, shown.append)
 
@@ -462,6 +466,7 @@ class ProcessTests(TestCase):
 
     async def test_demo(self):
         """The demo distributes a file among real processes and compares every copy."""
+        unmeasured(self)
         said: list[str] = []
         shown: list[list[tuple[str, int]]] = []
         demo = Demo(real_machine(reactor), self.folder, 3_000_000, 2, said.append, shown.append)

@@ -15,7 +15,7 @@ import p2pdist
 from p2pdist.content import FileEntry, Metadata, hash_piece
 from p2pdist.ids import format_hash_key
 from p2pdist.test.browser import Browser, is_there
-from p2pdist.test.support import TestCase
+from p2pdist.test.support import TestCase, unmeasured
 
 TWISTD = "from twisted.scripts.twistd import run; run()"
 ROOT = str(Path(p2pdist.__file__).parents[1])
@@ -74,6 +74,7 @@ class PageTests(TestCase):
         """Start node and browser."""
         if not is_there():
             raise SkipTest("no chromium and chromedriver here")
+        unmeasured(self)
         folder = Path(self.mktemp()).absolute()
         self.node = Node(folder / "node")
         self.addCleanup(self.node.stop)

@@ -32,6 +32,7 @@ from p2pdist.faces.cli.demo import TwistdProcess
 from p2pdist.keys import PUBLIC_NETWORK, NetworkKeys, topic_of
 from p2pdist.overlay.envelope import HEADER_BYTES, read_header
 from p2pdist.test.needles import found, keys_of
+from p2pdist.test.support import unmeasured
 from p2pdist.test.test_e2e import DEADLINE_S, command
 
 reactor: Any = global_reactor
@@ -165,6 +166,7 @@ class PrivateTests(TestCase):
 
     async def test_nothing_gets_out(self):
         """The copy is equal, and nothing of secret, keys, name or bytes is to be seen anywhere."""
+        unmeasured(self)
         original = self.folder / "seed" / NAME
         original.parent.mkdir()
         original.write_bytes(random.Random(3).randbytes(3_000_000))

@@ -14,7 +14,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from twisted.internet import reactor  # noqa: TID251 -- real processes need the real one
@@ -47,6 +46,7 @@ StrictModes no
 UsePAM no
 PasswordAuthentication no
 PermitRootLogin prohibit-password
+SetEnv TMPDIR={folder}/temporary
 """
 SSH = """\
 Host *
@@ -108,6 +108,7 @@ class PushCase(TestCase):
         """Write them."""
         self.folder = folder = Path(self.mktemp()).absolute()
         (folder / "bin").mkdir(parents=True)
+        (folder / "temporary").mkdir()
         self.original = folder / "model.bin"
         self.original.write_bytes(random.Random(1).randbytes(300_000))
         (folder / "hosts.txt").write_text("alpha  # the good one\nbroken\n")
@@ -122,13 +123,14 @@ class PushCase(TestCase):
         """Run it."""
         code = "from p2pdist.faces.cli.main import main; main()"
         path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
+        own = {"PYTHONPATH": ROOT, "PATH": path, "TMPDIR": f"{self.folder}/temporary"}
         done: Deferred[tuple[bytes, bytes, int]] = getProcessOutputAndValue(
             sys.executable,
             [
                 *("-c", code, "push", str(self.original), "-H", f"{self.folder}/hosts.txt:{to}"),
                 *("--python", sys.executable, "--timeout", "60", "--json"),
             ],
-            {**os.environ, "PYTHONPATH": ROOT, "PATH": path, **environment},
+            {**os.environ, **own, **environment},
         )
         return done
 
@@ -178,15 +180,11 @@ class SSHTests(PushCase):
         self.addCleanup(daemon.stop)
         return daemon
 
-    def bundles(self) -> set[Path]:
-        """Return what pushes left in the folder for what is temporary."""
-        return set(Path(tempfile.gettempdir()).glob("p2pdist-push-*"))
-
     async def test_push(self):
         """Through a real daemon the file arrives and nothing stays; an unknown key is a failure."""
         daemon = self.start()
         await daemon.listening
-        before, there = self.bundles(), self.folder / "there"
+        there = self.folder / "there"
         out, errors, status = await self.push(str(there))
         self.assertEqual(1, status, errors)
         told = json.loads(out)
@@ -194,4 +192,4 @@ class SSHTests(PushCase):
         self.assertIn("Host key verification failed", told["failed"]["broken"])
         self.assertTrue(filecmp.cmp(self.original, there / "model.bin", shallow=False))
         self.assertEqual([there / "model.bin"], list(there.glob("*")))
-        self.assertEqual(before, self.bundles())
+        self.assertEqual([], list((self.folder / "temporary").iterdir()))
