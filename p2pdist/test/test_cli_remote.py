@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import socketserver
 import threading
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 from click.testing import CliRunner, Result
 
 from p2pdist.control import socket_path
-from p2pdist.errors import P2PDistError
+from p2pdist.errors import ConfigurationError, P2PDistError
 from p2pdist.faces.cli import remote, status, wait
 from p2pdist.faces.cli.main import main
 from p2pdist.test.support import TestCase
@@ -389,6 +391,16 @@ class SocketTests(TestCase):
         node = remote.Remote(self.mktemp())
         error = self.assertRaises(remote.NotRunning, node.ask, "status")
         self.assertIn("--state-dir", str(error))
+
+    def test_another_user(self):
+        """Who may not ask is told as whom to do it."""
+
+        def refuse(_path: str) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        self.patch(remote, "short_way", refuse)
+        error = self.assertRaises(ConfigurationError, remote.Remote("/s").ask, "status")
+        self.assertIn(f"for user {os.getuid()}; run it as the node's user", str(error))
 
     def test_half_an_answer(self):
         """A node that hangs up, or answers nonsense, is an error too."""

@@ -6,6 +6,7 @@ hand-written pages against both. Needs no Sphinx. Skipped where only the package
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib.util
 import re
@@ -48,6 +49,17 @@ def flat(text: str) -> str:
     return " ".join(text.split())
 
 
+def constants(tree: ast.Module) -> set[str]:
+    """Return every text of a module, and every name of a field."""
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    fields = {
+        node.target.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
+    return fields | {text for text in texts if isinstance(text, str)}
+
+
 class ReferenceCase(TestCase):
     """Has the script at hand."""
 
@@ -72,6 +84,20 @@ class CommandTests(ReferenceCase):
             missing = {option for option in options if not any(option in head for head in told)}
             self.assertEqual(set(), missing, name)
             self.assertNotIn("", told.values(), f"p2pdist {name}: an option has no help")
+
+    def test_every_json(self):
+        """What --json prints is told for each command that has it, by keys that the code knows."""
+        after = document("docs/operations.md").partition("## For scripts")[2].partition("\n## ")[0]
+        told = {row[0].strip("`"): row[1] for row in rows(after)[2:]}
+        have = {
+            name.removeprefix("p2pdist ")
+            for name, command in self.reference.commands().items()
+            if any("--json" in parameter.opts for parameter in command.params)
+        }
+        self.assertEqual(have, {name.split(" ")[0] for name in told})
+        known = {text for _, tree in self.reference.modules() for text in constants(tree)}
+        keys = {key for text in told.values() for key in re.findall(r"`([a-z_]+)`", text)}
+        self.assertEqual(set(), keys - known - {"null"})
 
     def sections(self, page: str) -> dict[str, str]:
         """Return the parts of a page by their headings."""

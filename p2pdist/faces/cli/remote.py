@@ -86,6 +86,10 @@ class Remote:
             raise NotRunning(self._absent("is not there")) from error
         except ConnectionRefusedError as error:
             raise NotRunning(self._absent("is of a node that ended")) from error
+        except PermissionError as error:
+            raise ConfigurationError(
+                f"{self.path}: permission denied for user {os.getuid()}; run it as the node's user"
+            ) from error
         except (OSError, ValueError) as error:
             raise NotRunning(f"{self.path}: no answer of the node: {error}") from error
         if "error" in answer:
