@@ -111,13 +111,14 @@ def fill_queries(network: Network) -> None:
 
 
 def fill_senders(network: Network) -> None:
-    """Processes that sent us something, each the last datagram of its boot id: the most bits."""
+    """Processes that sent us something, together as many datagrams as are remembered."""
     for _ in range(limits.ENVELOPE_SENDERS):
         sender = Envelope(network.keys, chance.randbytes)
-        sender._counter = limits.COUNTER_MAX - 1  # 65,535 seals later
-        datagram = sender.seal(b"payload")
-        network.envelope.open(datagram, read_header(datagram))
+        for _ in range(limits.ENVELOPE_TAKEN // limits.ENVELOPE_SENDERS):
+            datagram = sender.seal(b"payload")
+            network.envelope.open(datagram, read_header(datagram))
     assert network.envelope.senders == limits.ENVELOPE_SENDERS
+    assert network.envelope.remembered == limits.ENVELOPE_TAKEN
 
 
 def fill_paths(network: Network) -> None:

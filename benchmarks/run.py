@@ -14,6 +14,7 @@ SCRIPTS = (
     "transfer.py",
     "rate_limits.py",
     "rpc.py",
+    "rpc_steps.py",
     "memory.py",
     "real_overlay.py",
     "junk.py",

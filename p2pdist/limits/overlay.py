@@ -46,9 +46,12 @@ ENVELOPE_CIPHERS: Final = 256
 ENVELOPE_SENDERS: Final = 1024
 """Senders whose datagrams are remembered, in private networks: more than both routing tables hold,
 and what is replayed of an older one is a request done twice, which handlers bear (decision 6)."""
+ENVELOPE_TAKEN: Final = 1 << 19
+"""Datagrams remembered in all, two bytes each, or senders are forgotten; 512 of each is days of
+what neighbours say to each other."""
 COUNTER_MAX: Final = 1 << 16
 """Datagrams under one boot_id; then a new boot_id. So few that a receiver in a private network can
-remember each one it took: a bit each, 8 KiB a sender (decision 6)."""
+remember the number of each one it took in two bytes (decision 6)."""
 CLOCK_JUMP_S: Final = 5.0
 """A clock that jumps further may mean a restored snapshot: take a new boot_id."""
 

@@ -21,6 +21,8 @@ Threat: forged, replayed, corrupted and foreign datagrams at line rate. Tests: `
 from __future__ import annotations
 
 import struct
+from array import array
+from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
@@ -90,28 +92,27 @@ def notice(header: Header) -> bytes:
 
 @define
 class Taken:
-    """Which datagrams of one boot id were taken: one bit for each counter, so nothing is guessed.
+    """Which datagrams of one boot id were taken: their counters, in order, so nothing is guessed.
 
-    It grows with the counters; ``limits.COUNTER_MAX`` bits at most.
+    Two bytes each, and not a bit for each that might come: a sender counts what it sends to
+    everybody, of which one receiver sees little.
     """
 
-    _bits: bytearray = field(init=False, factory=bytearray)
+    _counters: array[int] = field(init=False, factory=lambda: array("H"))
 
     def __contains__(self, counter: int) -> bool:
-        byte = counter >> 3
-        return byte < len(self._bits) and bool(self._bits[byte] >> (counter & 7) & 1)
+        index = bisect_left(self._counters, counter)
+        return index < len(self._counters) and self._counters[index] == counter
 
     def add(self, counter: int) -> None:
-        """Remember ``counter``; only after its datagram was authenticated."""
-        byte = counter >> 3
-        if byte >= len(self._bits):
-            self._bits.extend(bytes(byte + 1 - len(self._bits)))
-        self._bits[byte] |= 1 << (counter & 7)
+        """Remember ``counter``, below 2^16; only after its datagram was authenticated."""
+        if not self._counters or counter > self._counters[-1]:
+            self._counters.append(counter)
+        elif counter not in self:
+            insort(self._counters, counter)
 
-    @property
-    def size_bytes(self) -> int:
-        """How much memory the bits take."""
-        return len(self._bits)
+    def __len__(self) -> int:
+        return len(self._counters)
 
 
 @define
@@ -132,6 +133,7 @@ class Envelope:
     _ciphers: OrderedDict[bytes, AESGCM] = field(init=False, factory=OrderedDict)
     _taken: OrderedDict[bytes, Taken] = field(init=False, factory=OrderedDict)
     """By sender, the longest unused first; only in private networks."""
+    _remembered: int = field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
         self.renew()
@@ -200,11 +202,18 @@ class Envelope:
         if taken is None:
             taken = self._taken[header.boot_id] = Taken()
             if len(self._taken) > limits.ENVELOPE_SENDERS:
-                self._taken.popitem(last=False)
+                self._forget_oldest()
         else:
             self._taken.move_to_end(header.boot_id)
         taken.add(header.counter)
+        self._remembered += 1
+        while self._remembered > limits.ENVELOPE_TAKEN and len(self._taken) > 1:
+            self._forget_oldest()
         return payload
+
+    def _forget_oldest(self) -> None:
+        _, forgotten = self._taken.popitem(last=False)
+        self._remembered -= len(forgotten)
 
     def open_own(self, datagram: bytes) -> bytes:
         """Return the payload of a datagram this process sealed, which came back to it.
@@ -218,6 +227,11 @@ class Envelope:
     def senders(self) -> int:
         """How many senders' datagrams are remembered."""
         return len(self._taken)
+
+    @property
+    def remembered(self) -> int:
+        """How many datagrams that is."""
+        return self._remembered
 
 
 def _decrypt(datagram: bytes, cipher: AESGCM) -> bytes:
