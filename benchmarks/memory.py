@@ -176,14 +176,15 @@ def fill_sockets(network: Network) -> None:
         node._heard_on[address] = socket
 
 
-def fill_caches(_network: Network) -> None:
-    """Parsed addresses."""
+def fill_caches(network: Network) -> None:
+    """Parsed addresses, and tokens at hand."""
     from p2pdist.addresses import from_socket, pack, unpack, usable
 
     for address in take(limits.ADDRESS_CACHE):
         usable(address)
         from_socket(*address)
         unpack(pack(address))
+        network.guard.mint.token(address, 0.5)
 
 
 FILLS = {

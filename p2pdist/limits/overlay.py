@@ -41,14 +41,14 @@ UDP_READ_DATAGRAMS: Final = 32
 (256 KiB), of which an empty datagram has none. Source: ``benchmarks/junk.py``."""
 
 # --- envelope ---
-ENVELOPE_CIPHERS: Final = 256
+ENVELOPE_CIPHERS: Final = 192
 """Senders whose cipher is kept: 2.5 KiB of OpenSSL's to save the 3 us it takes to make."""
 ENVELOPE_SENDERS: Final = 1024
 """Senders whose datagrams are remembered, in private networks: more than both routing tables hold,
 and what is replayed of an older one is a request done twice, which handlers bear (decision 6)."""
-ENVELOPE_TAKEN: Final = 1 << 19
-"""Datagrams remembered in all, two bytes each, or senders are forgotten; 512 of each is days of
-what neighbours say to each other."""
+ENVELOPE_TAKEN: Final = 1 << 17
+"""Datagrams remembered in all, two bytes each; then the sender not heard for longest is forgotten.
+At the two a second that a node gets in a network with churn that is 18 hours of them."""
 COUNTER_MAX: Final = 1 << 16
 """Datagrams under one boot_id; then a new boot_id. So few that a receiver in a private network can
 remember the number of each one it took in two bytes (decision 6)."""
@@ -60,8 +60,8 @@ TOKEN_BYTES: Final = 8
 COOKIE_BYTES: Final = 12
 TOKEN_EPOCH_S: Final = 300.0
 """Secret turns over; this and the previous epoch are accepted (BEP 5)."""
-TOKEN_CACHE: Final = 512
-"""Tokens at hand: of more addresses than a full IPv4 table has, about 100 KiB."""
+TOKEN_CACHE: Final = 256
+"""Tokens at hand, of as many addresses as a table of a network of 10,000 has: about 50 KiB."""
 TOKEN_REFRESH_S: Final = 240.0
 """Ping a contact again before our token for it expires."""
 
