@@ -139,6 +139,7 @@ class PiecePicker:
         self._copies: dict[PieceIndex, dict[NodeID, None]] = {}
         self._sources: dict[NodeID, _Source] = {}
         self._refused: dict[NodeID, None] = {}  # whose last grant was refused, oldest first
+        self._invited: dict[NodeID, float] = {}  # who was told that we are ready, and when
         self._pace = Pace()
         self._pipeline = Pipeline()
         self._rng = rng
@@ -167,10 +168,11 @@ class PiecePicker:
         pieces are under way. A piece of a slow peer takes the share of a place that its peer's
         speed is of the usual one: it brings that much less, and must not keep others out.
         """
-        if self.in_flight >= limits.PROMISES_MAX:
-            return False
+        return self.in_flight < limits.PROMISES_MAX and self._places_free(now) >= 1
+
+    def _places_free(self, now: float) -> float:
         places = limits.PIECES_IN_FLIGHT + self._pipeline.filling(now)
-        return self._places_taken() <= places - 1
+        return places - self._places_taken()
 
     def _places_taken(self) -> float:
         speeds = [1 / source.piece_s for source in self._sources.values() if source.piece_s]
@@ -227,6 +229,7 @@ class PiecePicker:
             self.dropped(peer, index)
         self.availability.remove(self._sources.pop(peer).pieces)
         self._refused.pop(peer, None)
+        self._invited.pop(peer, None)
         return promised
 
     def peer_has(self, peer: NodeID, pieces: int) -> int:
@@ -296,6 +299,7 @@ class PiecePicker:
         """Remember that the peer's grant was refused."""
         self._sources[peer].declined = reason
         self._refused[peer] = None
+        self._invited.pop(peer, None)
 
     @property
     def has_refused(self) -> bool:
@@ -303,13 +307,24 @@ class PiecePicker:
         return bool(self._refused)
 
     def ready_again(self, now: float, *, room: bool) -> Iterator[NodeID]:
-        """Iterate over refused peers whose grant would now be taken; each is told once."""
+        """Iterate over refused peers whose grant would now be taken; each is told once.
+
+        No more than there are places for, lest most of their grants are refused again; who does not
+        grant anything within READY_S holds no place. If nothing is on its way, all are told.
+        """
         if not room:
             return
+        for peer, since in list(self._invited.items()):
+            if now - since >= limits.READY_S:
+                del self._invited[peer]
+        places = self._places_free(now) if self._flying else math.inf
         for peer in list(self._refused):
+            if len(self._invited) >= places:
+                return
             if not isinstance(self.choose(peer, now), DeclineReason):
                 self._sources[peer].declined = None
                 del self._refused[peer]
+                self._invited[peer] = now
                 yield peer
 
     # --- moves of a piece ---
@@ -317,6 +332,7 @@ class PiecePicker:
     def take(self, peer: NodeID, index: PieceIndex, now: float) -> None:
         """Missing (or, in endgame, in flight) -> in flight: the peer was asked for it."""
         source = self._sources[peer]
+        self._invited.pop(peer, None)
         assert (self._missing | self._flying) & masks.bit(index), "neither missing nor in flight"
         self._missing &= ~masks.bit(index)
         self._flying |= masks.bit(index)

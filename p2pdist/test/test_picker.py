@@ -355,6 +355,30 @@ class TimeTests(TestCase):
         self.assertEqual([B], list(book.ready_again(1.0, room=True)))
         self.assertEqual([], list(book.ready_again(1.0, room=True)))
 
+    def test_invitations(self) -> None:
+        """As many are told as there are places; who grants nothing for READY_S keeps none."""
+        names = [NodeID(bytes([number]) * 20) for number in range(limits.PIECES_IN_FLIGHT + 4)]
+        book = picker(" " * 64)
+        for name in names:
+            book.add_peer(name, mask("x" * 64))
+        for name in names[3:]:
+            book.declined(name, DeclineReason.BUSY)
+        for index in range(limits.PIECES_IN_FLIGHT - 2):
+            book.take(names[0], PieceIndex(index), 1.0)
+        self.assertEqual(names[3:5], list(book.ready_again(1.0, room=True)))
+        self.assertEqual([], list(book.ready_again(1.0, room=True)))
+        book.take(names[3], PieceIndex(40), 1.0)
+        self.assertEqual([], list(book.ready_again(1.0, room=True)))
+        later = 1.0 + limits.READY_S
+        self.assertEqual(names[5:6], list(book.ready_again(later, room=True)))
+        book.declined(names[5], DeclineReason.BUSY)
+        self.assertEqual(names[6:7], list(book.ready_again(later, room=True)))
+        book.remove_peer(names[6])
+        self.assertEqual(names[7:8], list(book.ready_again(later, room=True)))
+        book.remove_peer(names[0])
+        book.remove_peer(names[3])
+        self.assertEqual([*names[8:], names[5]], list(book.ready_again(later, room=True)))
+
     def test_strikes(self) -> None:
         """After STRIKES failures in a row a peer has had its chances; a delivery clears them."""
         book = picker("   ", a="xxx")
