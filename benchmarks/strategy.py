@@ -104,6 +104,7 @@ class Scenario:
         kill_seed_at: copies the seed may send before it dies, or ``None``.
         neighbours: connections each leecher makes or gets, about; everybody if ``None``.
         delay_s: one way.
+        loss: share of packets lost on the way.
         seed: of chance.
     """
 
@@ -115,6 +116,7 @@ class Scenario:
     kill_seed_at: float | None = None
     neighbours: int | None = None
     delay_s: float = 0.0025
+    loss: float = 0.0
     seed: int = 1
 
     @property
@@ -139,7 +141,7 @@ class Scenario:
         Not with the swarm: segments beyond TCP's first window made a swarm of 64 look 14 % slower.
         """
         segment = max(2896, int(self.mbit * MBIT * 0.002))
-        return Terrain(delay_s=self.delay_s, segment_bytes=segment)
+        return Terrain(delay_s=self.delay_s, segment_bytes=segment, loss=self.loss)
 
 
 class Member:
@@ -152,7 +154,9 @@ class Member:
         self.key = NodeKey.from_seed(number.to_bytes(32, "big"))
         self.rng = random.Random(f"{scenario.seed}/{number}")
         self.clock = SimClock(world.timeline)
-        self.host = Host(world.timeline, world.terrain, up, scenario.mbit * MBIT)
+        losses = random.Random(f"{scenario.seed}/{number}/losses")
+        down = scenario.mbit * MBIT
+        self.host = Host(world.timeline, world.terrain, up, down, losses)
         have = PieceSet(scenario.pieces)
         if complete:
             for index in range(scenario.pieces):
@@ -356,6 +360,9 @@ def rows(*, quick: bool) -> list[tuple[str, Scenario, float | None]]:
         ("N=8, half at 1/4 upload", Scenario(leechers=8, pieces=256, slow_share=0.5), 1.40),
         ("N=8, seed dies at 1.1", Scenario(leechers=8, pieces=256, kill_seed_at=1.1), 1.35),
     ]
+    for loss in (0.0, 0.05):
+        scenario = Scenario(leechers=8, pieces=256, delay_s=0.04, loss=loss)
+        made.append((f"N=8, 16 MiB, 80 ms, {loss:.0%} loss", scenario, 2.5 if loss else None))
     for leechers in (8, 16, 64, 256, 1000):
         for pieces in (32, 128, 512):
             neighbours = None if leechers < 64 else 32

@@ -140,8 +140,16 @@ UPLOAD_SLOTS: Final = 3
 """Pieces on the wire side by side, to begin with ..."""
 UPLOAD_SLOTS_RANGE: Final = (2, 4)
 """... and how far that adapts: one TCP flow does not fill an uplink, many only share it."""
+UPLOAD_SLOTS_MOST: Final = 16
+"""... but one more at each look where the way is long and shows no queue (``roundtrips``)."""
 UPLINK_SPAN_S: Final = 0.1
-"""The uplink's rate is looked at so often."""
+"""The uplink's rate and its connections' round trips are looked at so often."""
+LONG_WAY_S: Final = 0.01
+"""Round trip from which a few connections may not fill a line."""
+QUEUE_SHARE: Final = 0.25
+"""A smoothed round trip so much beyond the shortest, as a share of it, shows a queue."""
+IN_USE_S: Final = 0.3
+"""A connection counts as in use so long after bytes of a piece."""
 GRANTS_AHEAD: Final = 1
 """Pieces negotiated while the current one is on the wire ..."""
 GRANTS_AHEAD_MAX: Final = 5
@@ -158,6 +166,8 @@ never fewer than UPLOAD_SLOTS, where the swarm collapses. On 10 Mbit/s links (be
 READY_S: Final = 0.1
 """Who was told that we are ready has a place kept for so long. In `benchmarks/strategy.py` with 32
 leechers this saves a quarter of all control frames against telling everybody, and 1 % of time."""
+PIECES_IN_FLIGHT_MOST: Final = 16
+"""Places on long ways without a queue, as UPLOAD_SLOTS_MOST."""
 PROMISES_MAX: Final = 256
 """Pieces promised to one receiver, whatever their peers' speed."""
 DOUBTED_PIECES: Final = 8

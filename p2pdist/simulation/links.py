@@ -16,6 +16,9 @@ time but no room.
 
 from __future__ import annotations
 
+import math
+import random
+import struct
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
@@ -51,11 +54,17 @@ class Terrain:
         delay_s: from any host to any other, one way.
         queue_s: how long the queue before a downlink may get; without bound if ``None``.
         segment_bytes: what moves at once.
+        loss: share of packets lost on the way, from 0 to 1.
     """
 
     delay_s: float = 0.0025
     queue_s: float | None = 0.06
     segment_bytes: int = 2 * PACKET_BYTES
+    loss: float = 0.0
+
+    def survives(self, size: int) -> float:
+        """Return the chance that all packets of a segment arrive."""
+        return (1 - self.loss) ** math.ceil(size / PACKET_BYTES)
 
 
 @define(eq=False)
@@ -74,14 +83,22 @@ class Host:
         terrain: of everything.
         up: bytes per second of its uplink.
         down: of its downlink.
+        rng: decides what is lost on the way to it, if anything is.
 
     Attributes:
         sent_bytes: what left, losses included.
-        lost_bytes: what its downlink's queue dropped.
+        lost_bytes: what its downlink's queue dropped, or was lost on the way to it.
         alive: false once it was switched off.
     """
 
-    def __init__(self, timeline: Timeline, terrain: Terrain, up: float, down: float) -> None:
+    def __init__(
+        self,
+        timeline: Timeline,
+        terrain: Terrain,
+        up: float,
+        down: float,
+        rng: random.Random | None = None,
+    ) -> None:
         self.timeline = timeline
         self.terrain = terrain
         self.sent_bytes = 0
@@ -92,6 +109,7 @@ class Host:
         self._waiting: deque[_Segment] = deque()
         self._sending = False
         self._down_free = 0.0
+        self._rng = rng
 
     def switch_off(self) -> None:
         """Send and receive nothing more."""
@@ -127,12 +145,18 @@ class Host:
         now, queue_s = self.timeline.now, self.terrain.queue_s
         start = max(now, self._down_free)
         took = len(segment.data) / self._down
-        if queue_s is not None and start - now + took > max(queue_s, 2 * took):
+        full = queue_s is not None and start - now + took > max(queue_s, 2 * took)
+        if full or self._is_lost(segment):
             self.lost_bytes += len(segment.data)
             self.timeline.at(now + self.terrain.delay_s, KERNEL, segment.stream.lost, segment)
             return
         self._down_free = start + took
         self.timeline.at(self._down_free, KERNEL, segment.stream.arrived, segment)
+
+    def _is_lost(self, segment: _Segment) -> bool:
+        if self._rng is None:
+            return False
+        return self._rng.random() >= self.terrain.survives(len(segment.data))
 
 
 class Stream:
@@ -177,6 +201,7 @@ class Stream:
         self._again: deque[_Segment] = deque()
         self._recover_to = -1
         self._quickest = float("inf")
+        self._smoothed = 0.0
         self._cubic_from = 0.0
         self._cubic_top = 0.0
         self._idle_since = 0.0
@@ -246,6 +271,13 @@ class Stream:
         if option == NOTSENT_LOWAT:
             self.notsent_bytes = value
 
+    def getsockopt(self, _level: int, _option: int, size: int) -> bytes:
+        """Return a ``struct tcp_info`` of which only the round trips are filled in."""
+        info = bytearray(size)
+        for at, seconds in ((68, self._smoothed), (148, min(self._quickest, self._smoothed))):
+            struct.pack_into("=I", info, at, int(seconds * 1e6))
+        return bytes(info)
+
     def _flush(self) -> None:
         """Hand the program's bytes to the kernel, as far as it takes them."""
         self._flush_due = False
@@ -311,6 +343,7 @@ class Stream:
         now, size = self._timeline.now, len(segment.data)
         took = now - segment.left_at
         self._quickest = min(self._quickest, took)
+        self._smoothed += (took - self._smoothed) / 8 if self._smoothed else took
         full = self._flight + 2 * self._terrain.segment_bytes > self._window
         self._flight -= size
         self._idle_since = now

@@ -46,6 +46,7 @@ from p2pdist.swarm.messages import (
     Request,
 )
 from p2pdist.swarm.peerwire import PREFACE, PeerWire, bye_reason, encode
+from p2pdist.swarm.roundtrips import RoundTrip, round_trip
 from p2pdist.swarm.sender import BlockSender, Socket
 from p2pdist.swarm.shaper import OPEN_GATE, Gate, Share
 
@@ -355,6 +356,10 @@ class PeerConnection(Protocol):
             self._spoke_at = self.clock.seconds()
             self.sender.gate.spent(len(frame))
             self._socket.write(frame)
+
+    def round_trip(self) -> RoundTrip | None:
+        """Return what the connection's packets take, where the system tells."""
+        return round_trip(self.transport)
 
     def may_request(self, index: PieceIndex) -> bool:
         """Tell whether a request would have room: cancelled ones count until they are settled."""

@@ -48,6 +48,7 @@ from p2pdist.swarm.parting import Parting
 from p2pdist.swarm.peerwire import block_header, encode
 from p2pdist.swarm.picker import PiecePicker
 from p2pdist.swarm.rates import RateMeter
+from p2pdist.swarm.roundtrips import LineWatch
 from p2pdist.swarm.sender import Parcel
 from p2pdist.swarm.uploader import Offer, Uploader
 
@@ -107,6 +108,7 @@ class Exchange:
         self._idle: list[Deferred[None]] = []
         self._stopped = False
         self._parting = Parting()
+        self._line = LineWatch(self.picker, self.uploader)
         self._refused: dict[tuple[NodeID, PieceIndex], float] = {}
         store.on_lost, store.on_found = self._piece_lost, self._piece_found
 
@@ -376,6 +378,7 @@ class Exchange:
         if self._pumping or self._stopped:
             return
         self._pumping = True
+        self._line.look(self._peers.values(), self._clock.seconds())
         try:
             while self._pump_again:
                 self._pump_again = False

@@ -142,6 +142,7 @@ class PiecePicker:
         self._invited: dict[NodeID, float] = {}  # who was told that we are ready, and when
         self._pace = Pace()
         self._pipeline = Pipeline()
+        self._places = limits.PIECES_IN_FLIGHT
         self._rng = rng
 
     # --- what is known ---
@@ -164,15 +165,23 @@ class PiecePicker:
     def has_room(self, now: float) -> bool:
         """Tell whether one more piece may be promised.
 
-        There are ``limits.PIECES_IN_FLIGHT`` places, and more where the way is so long that so many
-        pieces are under way. A piece of a slow peer takes the share of a place that its peer's
-        speed is of the usual one: it brings that much less, and must not keep others out.
+        There are ``limits.PIECES_IN_FLIGHT`` places, up to ``limits.PIECES_IN_FLIGHT_MOST`` on long
+        ways without a queue, and more where so many pieces are under way. A piece of a slow peer
+        takes the share of a place that its peer's speed is of the usual one: it brings that much
+        less, and must not keep others out.
         """
         return self.in_flight < limits.PROMISES_MAX and self._places_free(now) >= 1
 
     def _places_free(self, now: float) -> float:
-        places = limits.PIECES_IN_FLIGHT + self._pipeline.filling(now)
+        places = self._places + self._pipeline.filling(now)
         return places - self._places_taken()
+
+    def adapt(self, now: float, *, clear: bool) -> None:
+        """Have a place more where all are taken and the line shows no queue (``roundtrips``)."""
+        if not clear:
+            self._places = max(limits.PIECES_IN_FLIGHT, self._places - 1)
+        elif self._places_free(now) < 1:
+            self._places = min(limits.PIECES_IN_FLIGHT_MOST, self._places + 1)
 
     def _places_taken(self) -> float:
         speeds = [1 / source.piece_s for source in self._sources.values() if source.piece_s]

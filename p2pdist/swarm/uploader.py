@@ -228,6 +228,11 @@ class Uploader:
 
     # --- grants ---
 
+    def adapt(self, now: float, *, clear: bool) -> None:
+        """Note whether the line would carry more on more connections (``roundtrips``)."""
+        del now
+        self._uplink.adapt(clear=clear)
+
     def next_offer(self, now: float) -> Offer | None:
         """Return the next grant to send, already noted down, or ``None``: nothing to do now."""
         places, ends_soon = self._places(now)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 from twisted.internet.address import IPv4Address
 
 from p2pdist.simulation.links import NOTSENT_LOWAT, Host, Stream, Terrain
-from p2pdist.simulation.timeline import Timeline
+from p2pdist.simulation.timeline import KERNEL, Timeline
+from p2pdist.swarm.roundtrips import round_trip
 from p2pdist.test.support import TestCase
 
 RATE = 1_000_000.0
@@ -55,6 +58,36 @@ class LinkTests(TestCase):
         self.assertLess(0, there.lost_bytes)
         self.assertLess(4 * len(sent) / RATE, seconds)
         self.assertLess(seconds, 1.3 * 4 * len(sent) / RATE)
+
+    def test_losses(self) -> None:
+        """With lost packets everything arrives as well, at a small part of the line's rate."""
+        self.terrain = Terrain(delay_s=0.04, loss=0.05)
+        there = Host(self.timeline, self.terrain, RATE, RATE, random.Random(1))
+        stream, sink = self.stream(self.host(), there)
+        sent = bytes(range(256)) * 2000
+        stream.write(sent)
+        seconds = self.timeline.run_until(lambda: len(sink.data) == len(sent))
+        self.assertEqual(sent, bytes(sink.data))
+        self.assertLess(0, there.lost_bytes)
+        self.assertLess(4 * len(sent) / RATE, seconds)
+
+    def test_round_trips(self) -> None:
+        """A stream's handle tells of its round trips, and of the queue that is in them."""
+        there = self.host(RATE / 4)
+        stream, sink = self.stream(self.host(), there)
+        stream.write(bytes(1000))
+        self.timeline.at(0.1, KERNEL, lambda: None)
+        self.timeline.run_until(lambda: self.timeline.now >= 0.1)
+        trip = round_trip(stream)
+        assert trip is not None
+        self.assertEqual(trip.smoothed, trip.shortest)
+        self.assertLess(2 * self.terrain.delay_s, trip.shortest)
+        stream.write(bytes(200_000))
+        self.timeline.run_until(lambda: len(sink.data) == 201_000)
+        queued = round_trip(stream)
+        assert queued is not None
+        self.assertEqual(trip.shortest, queued.shortest)
+        self.assertLess(2 * trip.shortest, queued.smoothed)
 
     def test_uplink_is_shared(self) -> None:
         """Streams to different hosts get about the same of one uplink."""

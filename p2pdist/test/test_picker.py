@@ -355,6 +355,25 @@ class TimeTests(TestCase):
         self.assertEqual([B], list(book.ready_again(1.0, room=True)))
         self.assertEqual([], list(book.ready_again(1.0, room=True)))
 
+    def test_long_ways_have_more_places(self) -> None:
+        """With all places taken and no queue there is one more each time, while that lasts."""
+        book = picker(" " * 64, a="x" * 64)
+        book.adapt(0.0, clear=True)
+        for index in range(limits.PIECES_IN_FLIGHT):
+            self.assertTrue(book.has_room(0.0))
+            book.take(A, PieceIndex(index), 0.0)
+        self.assertFalse(book.has_room(0.0))
+        for index in range(limits.PIECES_IN_FLIGHT, limits.PIECES_IN_FLIGHT_MOST):
+            book.adapt(0.0, clear=True)
+            self.assertTrue(book.has_room(0.0))
+            book.take(A, PieceIndex(index), 0.0)
+        book.adapt(0.0, clear=True)
+        self.assertFalse(book.has_room(0.0))
+        book.dropped(A, PieceIndex(0))
+        self.assertTrue(book.has_room(0.0))
+        book.adapt(0.0, clear=False)
+        self.assertFalse(book.has_room(0.0))
+
     def test_invitations(self) -> None:
         """As many are told as there are places; who grants nothing for READY_S keeps none."""
         names = [NodeID(bytes([number]) * 20) for number in range(limits.PIECES_IN_FLIGHT + 4)]

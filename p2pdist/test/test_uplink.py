@@ -38,6 +38,17 @@ class UplinkTests(TestCase):
         self.spend(FULL // 2, spans=10)
         self.assertEqual(MOST, self.uplink.slots)
 
+    def test_clear_long_way_opens_more(self) -> None:
+        """As long as most ways are long and clear they rise, at any rate, to UPLOAD_SLOTS_MOST."""
+        self.uplink.adapt(clear=True)
+        self.spend(FULL, wanted=False, spans=5)
+        self.assertEqual(LEAST, self.uplink.slots)
+        self.spend(FULL, spans=30)
+        self.assertEqual(limits.UPLOAD_SLOTS_MOST, self.uplink.slots)
+        self.uplink.adapt(clear=False)
+        self.spend(FULL, spans=limits.UPLOAD_SLOTS_MOST - MOST)
+        self.assertEqual(MOST, self.uplink.slots)
+
     def test_unwanted_slots_stay_closed(self) -> None:
         """A line that idles for want of takers opens none."""
         before = self.uplink.slots
