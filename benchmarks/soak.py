@@ -30,6 +30,8 @@ CHURNING = 16
 STAYING = 2
 SIZE = 8 << 20
 SAMPLE_S = 2.0
+FILL_S = 0.3
+"""Between the starts of the first guests."""
 CHURN_PER_MIN = 0.5
 GROWTH_MIB = 5.0
 
@@ -66,12 +68,13 @@ class Fleet:
         self._descriptor = descriptor
         self._churning: dict[int, Node] = {}
 
-    def fill(self) -> None:
-        """Start one more of those that come and go, if one is missing."""
+    def fill(self) -> bool:
+        """Start one more of those that come and go, if one is missing; tell whether one was."""
         for number in range(CHURNING):
             if number not in self._churning:
                 self._churning[number] = self.start(f"guest-{number}")
-                return
+                return True
+        return False
 
     def start(self, name: str) -> Node:
         """Start a downloader with an empty folder."""
@@ -118,6 +121,8 @@ def soak(base: Path, seconds: float) -> tuple[list[Sample], Fleet]:
             node = fleet.start(f"stays-{number}")
             stack.callback(node.stop)
             fleet.staying[f"stays-{number}"] = node
+        while fleet.fill():  # not a part of the time: connections are no leak
+            time.sleep(FILL_S)
         began, next_strike = time.monotonic(), 0.0
         while (now := time.monotonic() - began) < seconds:
             fleet.fill()
@@ -152,7 +157,7 @@ def main() -> None:
     more.add_argument("--minutes", type=float, default=10.0)
     more.add_argument("--plot", type=Path, help="keep the samples in this file")
     chosen = options(__doc__, more)
-    seconds = 28.0 if chosen.quick else chosen.minutes * 60
+    seconds = 24.0 if chosen.quick else chosen.minutes * 60
     report = Report(seed=1)
     with signals_as_exit(), tempfile.TemporaryDirectory() as text:
         samples, fleet = soak(Path(text), seconds)

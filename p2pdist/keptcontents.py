@@ -24,7 +24,6 @@ from attrs import asdict, define, field, frozen
 from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.python.failure import Failure
 
-from p2pdist import limits
 from p2pdist.contents import TransferService
 from p2pdist.descriptor import URI_SCHEME, Descriptor, DescriptorParser, read_file, read_signature
 from p2pdist.errors import DescriptorError, P2PDistError, UntrustedDescriptor
@@ -152,7 +151,7 @@ class KeptContents:
                 found = error
             if isinstance(found, P2PDistError) or found.hash_key == key:
                 kept.append(Kept(key, file, found, given.path))
-        return kept[: limits.DESCRIPTORS]
+        return kept
 
     def take(
         self,

@@ -273,7 +273,10 @@ class StateDirectory:
         return self._path_of(_ADDED)
 
     def load_added(self) -> list[tuple[HashKey, bytes]]:
-        """Return the records of contents that were added, by key; check them."""
+        """Return the records of contents that were added, by key, as many as one process serves.
+
+        Check them.
+        """
         with ExitStack() as undo:
             try:
                 folder = self._disk.open_directory(self._root, _ADDED)
@@ -281,7 +284,8 @@ class StateDirectory:
                 return []
             undo.callback(self._disk.close, folder)
             found = []
-            for name in sorted(filter(_HASH_KEY_NAME.match, self._disk.names(folder))):
+            names = sorted(filter(_HASH_KEY_NAME.match, self._disk.names(folder)))
+            for name in names[: limits.DESCRIPTORS]:
                 try:
                     data = read_file(self._disk, folder, name, limits.ADDED_BYTES)
                 except OSError:
