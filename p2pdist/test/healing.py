@@ -46,7 +46,8 @@ def swarm(seed: int, leeches: int) -> tuple[World, Content, list[Station]]:
 def have(station: Station) -> int:
     """Return how many pieces a station has."""
     session = session_of(station)
-    return 0 if session is None else session.transfer.progress().have_pieces
+    store = None if session is None else session.transfer.store
+    return 0 if store is None else store.have.count_set
 
 
 def session_of(station: Station) -> Session | None:

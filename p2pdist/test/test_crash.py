@@ -245,7 +245,7 @@ class CrashTests(CrashCase):
             self.half_done(house)
             house.disk.put(house.part, b"")
 
-        self.crash_everywhere(one_file(), seeds=3, prepare=prepare)
+        self.crash_everywhere(one_file(), seeds=1, prepare=prepare)
 
     def test_part_removed_by_somebody(self) -> None:
         """Nor are they for a new part with the inode of the old one."""
@@ -254,7 +254,7 @@ class CrashTests(CrashCase):
             self.half_done(house)
             house.disk.remove(house.part)
 
-        self.crash_everywhere(one_file(), seeds=3, prepare=prepare)
+        self.crash_everywhere(one_file(), seeds=1, prepare=prepare)
 
     def test_part_cut_and_state_damaged(self) -> None:
         """Nor when the metadata beside them are written anew."""
@@ -264,7 +264,7 @@ class CrashTests(CrashCase):
             house.disk.put(house.part, b"")
             house.disk.flip(house.state, 0)
 
-        self.crash_everywhere(one_file(), seeds=3, prepare=prepare)
+        self.crash_everywhere(one_file(), seeds=1, prepare=prepare)
 
     def test_killed_before_the_data_was_synced(self) -> None:
         """Pieces found by hashing are synced before their bits: they may be in the cache only."""
