@@ -139,6 +139,6 @@ class Socket:
         """Keep an option; most change nothing."""
         self.options[level, option] = value
 
-    def getsockopt(self, level: int, option: int, _size: int = 0) -> Any:
-        """Return an option set before, 0 otherwise."""
-        return self.options.get((level, option), 0)
+    def getsockopt(self, level: int, option: int, size: int = 0) -> Any:
+        """Return an option set before, 0 otherwise; a structure is asked for by size: none here."""
+        return self.options.get((level, option), b"" if size else 0)

@@ -237,12 +237,12 @@ class StreamSocket(Socket):
         """See :meth:`socket.socket.getpeername`."""
         return self.name_of(*self.peer_address)
 
-    def getsockopt(self, level: int, option: int, _size: int = 0) -> Any:
+    def getsockopt(self, level: int, option: int, size: int = 0) -> Any:
         """Return an option; SO_ERROR is fetched once."""
         if level == socket.SOL_SOCKET and option == socket.SO_ERROR:
             error, self._error = self._error, 0
             return error
-        return super().getsockopt(level, option)
+        return super().getsockopt(level, option, size)
 
 
 class ListeningSocket(Socket):
