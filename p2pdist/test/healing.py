@@ -12,6 +12,7 @@ from typing import Final
 from p2pdist.session import Session
 from p2pdist.stages import Stage
 from p2pdist.swarm.messages import Message, Request
+from p2pdist.test.lies import half
 from p2pdist.test.network import World
 from p2pdist.test.servicesworld import Station, pointing
 from p2pdist.test.storehouse import PIECE, Content, content
@@ -21,6 +22,9 @@ PATIENCE_S: Final = 1000.0
 """A scene that takes longer ends with ``Stuck``."""
 LOSS: Final = 0.05
 """Of all datagrams, each way, in every scene."""
+PIECES: Final = 400
+LAST: Final = 28
+"""Pieces that lack when peers fall silent: most are on their way by then, a few are held back."""
 SLOW_BYTES: Final = 60_000.0
 """Bytes a second of every machine: the content takes a minute and a half."""
 
@@ -156,21 +160,29 @@ def ipv6_only(seed: int) -> float:
 
 
 def after_stall(seed: int, liars: int = 9) -> float:
-    """Let all but one of the peers fall silent once 99 % are here, or nearly so.
+    """Let all but one of the peers stop in the middle of pieces when nearly all is here or coming.
+
+    They hold one back at least, or the scene fails.
 
     Returns:
         how long the rest takes.
     """
-    made = file_of(100)
+    made = file_of(PIECES)
+    held: list[int] = []
     world = World(seed)
     world.link(delay=(0.001, 0.01), bandwidth=1_000_000.0)
     victim, source = SwarmNode(world, 1, made), SwarmNode(world, 50, made)
 
     def near_the_end() -> bool:
-        return victim.progress.have_pieces >= made.count - 6
+        return victim.progress.have_pieces >= made.count - LAST
 
     def fall_silent(liar: Liar, message: Message) -> None:
-        if not isinstance(message, Request) or not near_the_end():
+        if not isinstance(message, Request):
+            honest(liar, message)
+        elif near_the_end():
+            half(liar, message.index)
+            held.append(message.index)
+        else:
             honest(liar, message)
 
     victim.leech()
@@ -180,4 +192,6 @@ def after_stall(seed: int, liars: int = 9) -> float:
         liar = LiarNode(world, 100 + number, made, fall_silent)
         victim.transfer.peer_joined(liar.address, liar.key.node_id, dial_now=True)
     world.run_until(near_the_end, PATIENCE_S)
-    return world.run_until(lambda: victim.complete, PATIENCE_S)
+    took = world.run_until(lambda: victim.complete, PATIENCE_S)
+    assert held, "nobody had anything to hold back"
+    return took
