@@ -20,6 +20,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTCP, IReactorTime
 from p2pdist import limits
 from p2pdist.addresses import Address, scope
 from p2pdist.ids import HashKey, NodeID
+from p2pdist.logs import new_logger
+from p2pdist.overlay.guard import RateLimit
 from p2pdist.swarm.admission import Admission
 from p2pdist.swarm.bans import BanList
 from p2pdist.swarm.circle import Circle
@@ -94,6 +96,8 @@ class Roster:
         members: connected nodes, oldest first.
     """
 
+    log = new_logger()
+
     def __init__(
         self,
         *,
@@ -116,6 +120,9 @@ class Roster:
         self._circle = Circle()
         self._hearsay = Hearsay(rng)
         self._bans = BanList()
+        self._complaints: RateLimit[None] = RateLimit(
+            (limits.LOG_PER_KIND / 60, limits.LOG_PER_KIND)
+        )
         self._sockets: dict[PeerConnection, None] = {}
         self._complete: dict[NodeID, tuple[Address, PeerFlag] | None] = {}
         self._telling: IDelayedCall | None = None
@@ -334,9 +341,15 @@ class Roster:
         del self._sockets[connection]
         self._owner.roster_changed()
 
-    def ban(self, connection: PeerConnection) -> None:
-        """A node sent wrong bytes: nobody talks to it for ``limits.BAN_S``, or any more."""
-        self._bans.offend(connection.node_id, connection.address, self._clock.seconds())
+    def ban(self, connection: PeerConnection, what: str) -> None:
+        """A node sent wrong bytes: nobody talks to it for ``limits.BAN_S``, or any more.
+
+        At most ``limits.LOG_PER_KIND`` a minute are logged: keys to offend with cost nothing.
+        """
+        now = self._clock.seconds()
+        self._bans.offend(connection.node_id, connection.address, now)
+        if self._complaints.allow(None, now):
+            self.log.info("{peer} sent {what}", peer=connection.address, what=what)
         member = self.members.get(connection.node_id)
         for known in (connection, *([] if member is None else [member.connection])):
             known.close(ByeReason.BANNED)

@@ -367,7 +367,7 @@ class Transfer:
     def _eb_metadata(self, source: PeerConnection, failure: Failure) -> None:
         """Blame the source for other bytes; for right bytes that are no metadata, nobody."""
         if failure.check(AuthenticationFailed):
-            self._roster.ban(source)
+            self._roster.ban(source, "wrong metadata")
         else:
             self._fail(failure)
         self._ask_for_metadata()
@@ -435,8 +435,7 @@ class Transfer:
 
     def piece_spoiled(self, peer: PeerConnection, index: PieceIndex) -> None:
         """See :class:`~p2pdist.swarm.exchange.ExchangeOwner`."""
-        self.log.info("{peer} sent a wrong piece {index}", peer=peer.address, index=index)
-        self._roster.ban(peer)
+        self._roster.ban(peer, f"a wrong piece {index}")
 
     def published_piece_lost(self, index: PieceIndex) -> None:
         """See :class:`~p2pdist.swarm.exchange.ExchangeOwner`."""

@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Callable
 
 from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import capturedLogs
 
 from p2pdist import limits
 from p2pdist.addresses import Address
@@ -367,13 +368,22 @@ class NeedTests(RosterCase):
         self.node.tick(60)
         self.assertEqual(2, len(self.other.calls))
 
+    def test_few_bans_are_logged(self) -> None:
+        """LOG_PER_KIND wrong pieces are told of in a minute, however many come."""
+        self.connect()
+        connection = self.node.roster.members[node_id(2)].connection
+        with capturedLogs() as events:
+            for index in range(limits.LOG_PER_KIND + 5):
+                self.node.roster.ban(connection, f"a wrong piece {index}")
+        self.assertEqual(limits.LOG_PER_KIND, sum("what" in event for event in events))
+
     def test_banned(self) -> None:
         """A banned node is closed, not dialled, and not let in when it calls, for BAN_S."""
         self.node.listen()
         self.other.listen()
         self.join()
         self.world.run(1)
-        self.node.roster.ban(self.node.roster.members[node_id(2)].connection)
+        self.node.roster.ban(self.node.roster.members[node_id(2)].connection, "rubbish")
         self.node.tick(30)
         self.assertEqual([], self.node.connected())
         self.assertEqual(1, len(self.other.calls))
