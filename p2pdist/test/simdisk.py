@@ -250,6 +250,8 @@ class SimDisk:
         for data in (node.data, node.durable):
             if offset < len(data):
                 data[offset] ^= 0xFF
+        if any(w and at <= offset < at + len(w) for at, w in node.unsynced):
+            node.unsynced.append((offset, bytes([node.data[offset]])))  # so a sync writes it
 
     def touch(self, path: str) -> None:
         """Give a file another time, as a change of its bytes would."""
