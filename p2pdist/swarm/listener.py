@@ -72,10 +72,13 @@ class PeerListener(Factory):
         self._doors: dict[Door, int] = {}
         self._callers: dict[PeerConnection, int] = {}
         self._networks: dict[PeerConnection, NetworkKeys] = {}
+        self._stopped = False
 
     def buildProtocol(self, addr: IAddress | None) -> Door | None:
         """Let a caller come to the door, or return ``None``: then Twisted closes the socket."""
         address: Address = address_of(addr)
+        if self._stopped:  # who was in the kernel's queue when the port closed
+            return None
         ticket = self._admission.enter(address, outgoing=False, now=self._clock.seconds())
         if ticket is None:
             self.log.debug("no room for {peer}", peer=address)
@@ -159,7 +162,8 @@ class PeerListener(Factory):
         self._admission.leave(self._callers.pop(peer))
 
     def stop(self) -> None:
-        """Drop callers that belong to no transfer yet; call after the port stopped listening."""
+        """Drop callers that belong to no transfer yet, and let nobody in any more."""
+        self._stopped = True
         for door in list(self._doors):
             door.shed()
         for caller in list(self._callers):

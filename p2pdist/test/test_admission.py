@@ -217,8 +217,9 @@ class ListenerTests(TestCase):
         self.assertIsNotNone(callers[-2])
 
     def test_stop(self) -> None:
-        """A stop drops callers that belong to no content yet."""
+        """A stop drops callers that belong to no content yet, and nobody comes in after it."""
         _, fake = self.call(1)
         self.listener.stop()
         self.assertEqual("aborted", fake.state)
+        self.assertIsNone(self.call(2)[0])
         self.assertEqual([], self.clock.getDelayedCalls())
