@@ -27,6 +27,7 @@ try:
 finally:
     print(time.perf_counter() - began, file=sys.stderr)
 """
+MAIN = "from p2pdist.faces.cli.main import main; main()"
 TWISTD = "from twisted.scripts.twistd import run; run()"
 BARE = """
 from twisted.application.service import Application
@@ -75,8 +76,7 @@ def measure(report: Report, runs: int) -> None:
         first.mkdir()
         bootstrap, port = start(first)
         descriptor = folder / "it.desc"
-        main = "from p2pdist.faces.cli.main import main; main()"
-        timed(["-c", main, "make", str(seed_folder / "small.bin"), "--output", str(descriptor),
+        timed(["-c", MAIN, "make", str(seed_folder / "small.bin"), "--output", str(descriptor),
                "--node", f"127.0.0.1:{port}"])  # fmt: skip
         seed, _ = start(seed_folder, "--descriptor", str(descriptor))
         assert seed.stdout is not None
