@@ -1,7 +1,7 @@
 """`p2pdist make` and `p2pdist verify` of a file beside `b3sum` (Debian package), as many threads.
 
 A random file in the page cache, alternating runs of whole processes. Starting Python takes a while
-that `b3sum` does not need; the file of 12 GiB makes it small, and it is a figure of its own. Threads
+that `b3sum` does not need; a file of 12 GiB makes it small, and it is a figure of its own. Threads
 are those that p2pdist uses on this machine.
 """
 
