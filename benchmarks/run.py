@@ -10,6 +10,8 @@ from common import options
 
 SCRIPTS = (
     "startup.py",
+    "footprint.py",
+    "hashing.py",
     "main_job.py",
     "transfer.py",
     "rate_limits.py",
