@@ -7,6 +7,7 @@ links lead somewhere. Skipped where only the package is installed, without the d
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from typing import Any, get_args
@@ -342,6 +343,18 @@ class LinkTests(TestCase):
                 elif anchor and anchor not in anchors(target):
                     broken.append(f"{path.name}: {link}: no such heading")
         self.assertEqual([], broken)
+
+    def test_the_site_has_what_is_linked(self):
+        """A document above docs/ that one of docs/ links to is a page of the site too."""
+        (pages,) = re.findall(r"^OUTSIDE = (.*)$", document("docs/conf.py"), re.MULTILINE)
+        linked = {
+            name
+            for path in written("*.md")
+            if path.parent == DOCS
+            for name in re.findall(r"\]\(\.\./([^)#\s]+\.md)", path.read_text(encoding="utf-8"))
+        }
+        self.assertIn("README.md", linked)
+        self.assertLessEqual(linked, set(ast.literal_eval(pages)))
 
     def test_named_tests_are_there(self):
         """Every test that a document names exists, in the module that is named before it."""
