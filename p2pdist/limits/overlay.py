@@ -241,7 +241,8 @@ NEGATIVE_CACHE: Final = 2048
 """Offered addresses that did not answer."""
 LONELY_RETRY_S: Final = 60.0
 """So soon one of them that is offered again gets another ping, where we know no peer of the content
-at all: it was our own line that failed, perhaps, and we may be in the cache of all others, too."""
+at all, or only such as give nothing: it was our own line that failed, perhaps, and we may be in the
+cache of all others, too."""
 SILENT_PORTS: Final = 4
 """With so many of them at one global host (IPv6: /64), no other port there is tried."""
 

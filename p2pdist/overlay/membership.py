@@ -53,7 +53,6 @@ from p2pdist.overlay.search import Search
 __all__ = ["JoinedPeer", "Membership", "MembershipEvents"]
 AGAIN_S = 0.5
 """Pause before the search that a storer's "others are known here" sets off."""
-
 ANNOUNCE_COST = 2.0
 """Requests a node may see for an announce: a find and the announce itself."""
 
@@ -81,6 +80,7 @@ class Membership:
     _sequence: int = field(init=False, default=0)
     _search: Search | None = field(init=False, default=None)
     _searching: bool = field(init=False, default=False)
+    _starved_until: float = field(init=False, default=0.0)
     _failures: int = field(init=False, default=0)
     _candidates: deque[Address] = field(init=False, factory=deque)
     _trying: dict[Address, None] = field(init=False, factory=dict)
@@ -167,7 +167,8 @@ class Membership:
     # --- searching ---
 
     def search(self) -> None:
-        """Look for more peers now, unless a search is under way."""
+        """Look for more peers now, as those that are joined give nothing."""
+        self._starved_until = self.network.clock.seconds() + limits.STALL_SEARCH_S[1]
         if self._running and not self._searching:
             if self._next_search is not None:
                 self._next_search.cancel()
@@ -302,8 +303,9 @@ class Membership:
         """Take an address somebody offered: ping it, join it if it answers."""
         if not self._running or address in self._trying or address in self._candidates:
             return
+        lonely = self.network.clock.seconds() < self._starved_until or not self.joined
         full = len(self.joined) >= limits.JOINED_PEERS
-        if full or not self.network.approachable(address, lonely=not self.joined):
+        if full or not self.network.approachable(address, lonely=lonely):
             return
         known = next((peer for peer in self.joined.values() if peer.address == address), None)
         if known is not None:
@@ -398,11 +400,10 @@ class Membership:
     # --- peers that found us ---
 
     def _serve_join(self, source: Address, request: Join) -> Reply:
-        network = self.network
-        expected = join_proof(
-            self.hash_key, b"join", request.rid, request.token, request.node_id, network.node_id
-        )
-        if request.node_id == network.node_id or not equal(request.proof, expected):
+        own = self.network.node_id
+        rid, token = request.rid, request.token
+        expected = join_proof(self.hash_key, b"join", rid, token, request.node_id, own)
+        if request.node_id == own or not equal(request.proof, expected):
             return Error(rid=request.rid, attempt=request.attempt, error=ErrorCode.BAD_PROOF)
         if self._elsewhere(request.node_id, source) or not self._room_for(source):
             return Error(rid=request.rid, attempt=request.attempt, error=ErrorCode.FULL)
@@ -411,16 +412,9 @@ class Membership:
         return Joined(
             rid=request.rid,
             attempt=request.attempt,
-            node_id=network.node_id,
+            node_id=own,
             status=self.status,
-            proof=join_proof(
-                self.hash_key,
-                b"joined",
-                request.rid,
-                request.token,
-                network.node_id,
-                request.node_id,
-            ),
+            proof=join_proof(self.hash_key, b"joined", rid, token, own, request.node_id),
         )
 
     def _room_for(self, address: Address) -> bool:

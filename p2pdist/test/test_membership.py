@@ -230,6 +230,22 @@ class CandidateTests(TestCase):
             asked = [r for r in self.world.trace[before:] if r.target[0] == dead.host]
             self.assertEqual([limits.PING_BYTES], [record.length for record in asked])
 
+    def test_dead_candidates_are_asked_again_for_want_of_better_ones(self) -> None:
+        """So does who has peers, but searches because they give nothing."""
+        dead = Address("10.0.0.9", 7667)
+        self.membership.candidate(dead)
+        useless = OverlayNode.on(self.hosts[1])
+        useless.join(Status.SEED)
+        self.membership.candidate(useless.address)
+        self.world.run(limits.LONELY_RETRY_S + 3)
+        self.membership.candidate(dead)
+        self.assertEqual([dead, useless.address], self.seen.offers)
+        self.membership.search()
+        self.membership.candidate(dead)
+        self.world.run(3)
+        self.membership.candidate(dead)
+        self.assertEqual([dead, useless.address, dead], self.seen.offers)
+
     def test_once_heard_is_never_blacklisted(self) -> None:
         """An address that answered before is tried again at once: partitions end."""
         peer = OverlayNode.on(self.hosts[1])

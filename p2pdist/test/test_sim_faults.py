@@ -30,6 +30,7 @@ FOUND = {
     11302: "bytes of a failed sync were found in the cache by the next process, and never written",
     40905: "the same by this process, of a piece that could not be read for a while",
     40733: "a cut made all others silent for a newcomer, who asked none of them for ten minutes",
+    330171: "the same, but that two liars were joined, who gave nothing",
     320388: "what rotted before its sync and again was right in the cache and wrong on the device",
     201450: "two liars answered each other ever faster, and the simulation did not end",
 }
