@@ -56,7 +56,7 @@ class CommandCase(TestCase):
         self.contents: list[dict[str, Any]] = []
 
         def ask(_remote: remote.Remote, method: str, **params: Any) -> dict[str, Any]:
-            if method == "contents":
+            if method == "contents" or (method == "status" and "hosts" in self.answers[0]):
                 return {"contents": self.contents}
             self.asked.append((method, {k: v for k, v in params.items() if v is not None}))
             return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
@@ -129,8 +129,8 @@ class StatusTests(CommandCase):
             {**node, "contents": [content, other]},
             {"url": None},
             {"hash_key": "b3:00"},
-            {"peers": peers},
             fleet(host("rack-1", 4)),
+            {"peers": peers},
         ]
         self.answers = list(answers)
         said = self.run_command("status", "model.bin").output
@@ -167,6 +167,23 @@ class StatusTests(CommandCase):
         self.assertIn("all in about 3 s", said)
         self.assertIn(" ━━━╌╌╌╌╌╌╌╌╌  25%", said)
         self.assertIn("  quick" + " " * 7 + "━━━━━━━━━━━━ done", said)
+
+    def test_where_bytes_of_a_fleet_came_from(self):
+        """Under the machines stands which of them this node's bytes came from, if it has any."""
+        self.contents = [{"hash_key": "b3:00", "downloaded_bytes": 0}]
+        machines = fleet(host("rack-1", 4), host("rack-2", 4, node="11" * 20))
+        self.answers = [machines]
+        self.assertNotIn("came from", self.run_command("status", "--fleet").output)
+        self.contents[0]["downloaded_bytes"] = 1000
+        peers = [{"node": "11" * 20, "address": "10.0.0.2:7667", "received_bytes": 750}]
+        answers = [machines, {"contents": self.contents}, {"peers": peers}]
+        self.answers = list(answers)
+        said = self.run_command("status", "--fleet").output
+        self.assertTrue(said.endswith("\n  what is here came from rack-2 75%, others 25%\n"), said)
+        self.answers = list(answers)
+        told = json.loads(self.run_command("status", "--fleet", "--json").output)["sources"]
+        found = [(one["name"], one["received_bytes"]) for one in told]
+        self.assertEqual([("rack-2", 750), (None, 250)], found)
 
     def test_lost(self):
         """A machine that crashed is called lost, and holds up no estimate."""

@@ -54,8 +54,8 @@ def status(
 ) -> None:
     """Show how the running node stands, or with --fleet everybody in the swarm of each content.
 
-    With --fleet and --json each content is a line. Of one content, the only one or the one named,
-    it also says which machines its bytes came from.
+    With --fleet and --json each content is a line. Of a fleet, and of one content, the only one or
+    the one named, it also says which machines this node's bytes came from.
     """
     output = Output(as_json)
     remote = Remote(state_dir)
@@ -82,6 +82,10 @@ def look(
     """Ask the node; return its answers, and the same in lines for people."""
     if fleet:
         found = fleets(remote, content)
+        served = {one["hash_key"]: one for one in remote.ask("status")["contents"]}
+        for each in found:  # what was removed meanwhile has none
+            here = served.get(each["hash_key"])
+            each["sources"] = sources(remote, here, each["hosts"]) if here else []
         most = None if everybody else SHOWN
         return found, [line for one in found for line in fleet_lines(one, most)]
     answer = remote.ask("status")
@@ -95,7 +99,10 @@ def look(
         answer["paused"] = [one for one in answer["paused"] if content == one["name"]]
     if len(answer["contents"]) == 1:
         (one,) = answer["contents"]
-        one["sources"] = sources(remote, one)
+        one["sources"] = []
+        if one["downloaded_bytes"]:
+            hosts = remote.ask("fleet", content=one["hash_key"])["hosts"]
+            one["sources"] = sources(remote, one, hosts)
     return [answer], status_lines(answer) + [f"page: {page}"] * bool(page)
 
 
@@ -112,16 +119,23 @@ def status_lines(answer: dict[str, Any]) -> list[str]:
     return lines
 
 
-def sources(remote: Remote, one: dict[str, Any]) -> list[dict[str, Any]]:
+def sources(
+    remote: Remote, one: dict[str, Any], hosts: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """Return where the bytes of a content came from in this run, by machine, most first.
 
     Connections that are gone are the last, without a name.
+
+    Args:
+        remote: the node.
+        one: the content, as the node tells it.
+        hosts: its fleet, for names.
     """
     if not one["downloaded_bytes"]:
         return []
-    key = one["hash_key"]
-    peers = [peer for peer in remote.ask("peers", content=key)["peers"] if peer["received_bytes"]]
-    names = {host["node"]: host["name"] for host in remote.ask("fleet", content=key)["hosts"]}
+    asked = remote.ask("peers", content=one["hash_key"])["peers"]
+    peers = [peer for peer in asked if peer["received_bytes"]]
+    names = {host["node"]: host["name"] for host in hosts}
     found = [
         {
             "name": names.get(peer["node"]) or peer["address"],
@@ -143,7 +157,7 @@ def sources_line(found: list[dict[str, Any]]) -> str:
         for source in named
     ]
     rest = total - sum(source["received_bytes"] for source in named)
-    return "  came from " + ", ".join(words + [f"others {100 * rest // total}%"] * (rest > 0))
+    return "came from " + ", ".join(words + [f"others {100 * rest // total}%"] * (rest > 0))
 
 
 def content_lines(one: dict[str, Any]) -> list[str]:
@@ -163,7 +177,7 @@ def content_lines(one: dict[str, Any]) -> list[str]:
     words.append(f"{one['fleet']['done']}/{one['fleet']['nodes']} machines done")
     lines = [", ".join(words)]
     if one.get("sources"):
-        lines.append(sources_line(one["sources"]))
+        lines.append(f"  {sources_line(one['sources'])}")
     if one["waiting_for"]:
         lines.append(f"  waits for {printable(one['waiting_for'], None)}")
     return lines
@@ -187,6 +201,8 @@ def fleet_lines(answer: dict[str, Any], most: int | None) -> list[str]:
         lines.append(f"  {name:{wide}} {bar(percent)} {state}{said}")
     if most is not None and len(hosts) > most:
         lines.append(f"  and {len(hosts) - most} more; --all lists them")
+    if answer["sources"]:
+        lines.append(f"  what is here {sources_line(answer['sources'])}")
     return lines
 
 
