@@ -2,17 +2,20 @@
 
     limits UPLOAD DOWNLOAD    bytes per second; 0 is unlimited
     read                      prints one JSON object: seconds, and for each of its connections the
-                              bytes that the kernel says were acknowledged, and were received
+                              bytes that the kernel says were acknowledged, and those it received
+                              that we have read
 
 Usage: limited_node.py FOLDER seed|get NODE|- FILE.desc...
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import socket
 import struct
 import sys
+import termios
 import time
 from contextlib import suppress
 from typing import Any
@@ -41,9 +44,11 @@ def moved(service: P2PDistService) -> dict[str, tuple[int, int]]:
     for session in service.contents.sessions.values():
         for member in session.transfer._roster.members.values():  # noqa: SLF001
             transport: Any = member.connection.transport
-            info = transport.getHandle().getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-            key = f"{session.name} {member.connection.address}"
-            found[key] = _BYTES.unpack_from(info, _BYTES_AT)
+            handle = transport.getHandle()
+            unread = int.from_bytes(fcntl.ioctl(handle, termios.FIONREAD, bytes(4)), sys.byteorder)
+            info = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+            acked, received = _BYTES.unpack_from(info, _BYTES_AT)
+            found[f"{session.name} {member.connection.address}"] = acked, received - unread
     return found
 
 

@@ -3,9 +3,10 @@
 One process seeds, another one fetches, one content or four at once, so over one connection or four.
 One of the two is limited, to 1, 10 and 100 MB/s (of 10**6 bytes) one after the other, changed while
 it runs. After a second to settle, what the kernel says its TCP connections moved in 10 s (3 with
-`--quick`) is compared with the limit. The bytes of TCP headers are in neither. Right before, for a
-second, both run without a limit: where the machine has not 1.5 times the limit to give, the row is
-skipped.
+`--quick`) is compared with the limit; what a downloader has received and not read does not count,
+for a limit that is lowered finds some megabytes there. The bytes of TCP headers are in neither.
+Right before, for a second, both run without a limit: where the machine has not 1.5 times the limit
+to give, the row is skipped.
 """
 
 from __future__ import annotations

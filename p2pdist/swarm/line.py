@@ -217,10 +217,19 @@ class Line:
                 else:
                     queue[0] = rest
         except (BlockingIOError, InterruptedError):
-            return
+            self._push()
         except OSError:
             self._drop()
             self._hand_back()
+
+    def _push(self) -> None:
+        """Let the kernel send what it took.
+
+        It knows that more is due and waits 200 ms for a full segment, 64 KiB on loopback; but while
+        that waits it says that there is no room. To set this option again pushes, see tcp(7).
+        """
+        with suppress(OSError):  # no TCP
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _drop(self) -> None:
         for item in self._queue:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
 import select
 import socket
+import sys
 from typing import Any
 
 from attrs import define, field
@@ -21,6 +23,10 @@ from p2pdist.swarm.line import Line, speed_up
 from p2pdist.swarm.sender import BlockSender, Parcel
 from p2pdist.test.support import TestCase
 from p2pdist.test.swarmfakes import FakeSocket
+
+_TCP_NOTSENT_LOWAT = 25
+_SIOCOUTQNSD = 0x894B
+"""Linux: tells how many bytes the kernel took and has not sent."""
 
 
 @implementer(IReactorFDSet)
@@ -251,17 +257,41 @@ class LineTests(TestCase):
         self.line.doRead()
         self.assertEqual(10 + limits.READ_BEYOND_BYTES + limits.READ_BYTES, len(self.ends.received))
 
-    def test_wakes_once_for_the_rest_of_a_block(self) -> None:
-        """While bytes of a place are missing, the kernel tells of them only when all are there."""
+    def on_tcp(self) -> tuple[Line, socket.socket]:
+        """Return a line over loopback, and its far end."""
         listening = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(listening.close)
         far = socket.create_connection(listening.getsockname())
         self.addCleanup(far.close)
         ours = listening.accept()[0]
+        ours.setblocking(False)
         self.addCleanup(ours.close)
         line = speed_up(Transport(ours, self.reactor), self.ends)
         assert line is not None
         self.addCleanup(line.close)
+        return line, far
+
+    def test_part_of_a_stretch_is_not_held_back(self) -> None:
+        """The kernel sends what it took, also where that is less than a segment and more is due."""
+        line, self.far = self.on_tcp()
+        self.far.setblocking(False)
+        self.line = line
+        for _ in range(64):  # until half of the window is much more than a segment
+            line.write(bytes(1 << 16))
+            self.drain()
+        os_socket = socket.socket(fileno=os.dup(line.fileno()))
+        self.addCleanup(os_socket.close)
+        os_socket.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, limits.NOTSENT_BYTES[0])
+        loan = self.lend(bytes(200_000))
+        line.write_file(b"header", loan.cut(1000, 150_000))
+        loan.release()
+        self.assertEqual({line}, self.reactor.writers)
+        not_sent = fcntl.ioctl(os_socket, _SIOCOUTQNSD, bytes(4))
+        self.assertEqual(0, int.from_bytes(not_sent, sys.byteorder))
+
+    def test_wakes_once_for_the_rest_of_a_block(self) -> None:
+        """While bytes of a place are missing, the kernel tells of them only when all are there."""
+        line, far = self.on_tcp()
         wakes = select.poll()
         wakes.register(line.fileno(), select.POLLIN)
         self.ends.where = memoryview(bytearray(1000))
