@@ -197,7 +197,10 @@ class TransferService(Service):
         return session.stop().addCallback(stopped)
 
     def pause(self, hash_key: HashKey) -> Deferred[None]:
-        """Leave a content's swarm for now; :meth:`resume` goes on. Fires as :meth:`remove` does."""
+        """Leave a content's swarm for now; :meth:`resume` goes on. Fires as :meth:`remove` does.
+
+        The fleet is told, so that nobody takes a machine that is paused on its way for done.
+        """
         session = self.sessions.get(hash_key)
         if session is None:
             return succeed(None)
@@ -206,6 +209,7 @@ class TransferService(Service):
         def left(_none: None) -> None:
             self.paused[hash_key] = paused
 
+        session.fleet.stop(paused=True)
         return self.remove(hash_key).addCallback(left)
 
     def resume(self, hash_key: HashKey) -> Session:

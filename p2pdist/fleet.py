@@ -138,14 +138,14 @@ class Fleet:
         self._running = True
         self.changed()
 
-    def stop(self) -> None:
-        """Say that we leave, to everybody connected, and stop the timer."""
+    def stop(self, *, paused: bool = False) -> None:
+        """Say that we leave, or are paused, to everybody connected, and stop the timer."""
         if not self._running:
             return
         self._running = False
         self._quiet()
         now = self.clock.seconds()
-        record = self.census.farewell(self.report(), now)
+        record = self.census.farewell(self.report(), now, paused=paused)
         for peer in self.peers():
             self.send(peer, Records(((0, record.body, record.signature),)))
 
@@ -239,8 +239,8 @@ class Host:
 
     @property
     def hopeless(self) -> bool:
-        """Whether it will not be done unless somebody sees to it: it is lost, or failed."""
-        return self.lost or self.record.report.state is NodeState.FAILED
+        """Whether it will not be done unless somebody sees to it: it is lost, failed or paused."""
+        return self.lost or self.record.report.state in {NodeState.FAILED, NodeState.PAUSED}
 
     @property
     def gone(self) -> bool:

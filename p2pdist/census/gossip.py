@@ -31,7 +31,7 @@ from typing import Final, Generic, TypeVar
 from attrs import define, evolve, field, frozen
 
 from p2pdist import limits
-from p2pdist.census.records import TAG_BYTES, NodeState, Record, Report, check, sign
+from p2pdist.census.records import TAG_BYTES, NodeState, Reason, Record, Report, check, sign
 from p2pdist.ids import NodeID, Topic
 from p2pdist.keys import NodeKey
 
@@ -197,10 +197,19 @@ class Census(Generic[Peer]):
         self._put(sign(report, self._sequence, self.key, self.topic), now)
         return True
 
-    def farewell(self, report: Report, now: float) -> Record:
-        """Return the record that says we leave; nothing is told after it."""
+    def farewell(self, report: Report, now: float, *, paused: bool = False) -> Record:
+        """Return the record that says we leave; nothing is told after it.
+
+        Args:
+            report: what we have to say.
+            now: seconds.
+            paused: somebody has to let us go on; who is complete leaves all the same.
+        """
         self._sequence += 1
-        record = sign(evolve(report, state=NodeState.LEFT), self._sequence, self.key, self.topic)
+        last = evolve(report, state=NodeState.LEFT)
+        if paused and not report.complete:
+            last = evolve(report, state=NodeState.PAUSED, reason=Reason.PAUSED, down=0, up=0)
+        record = sign(last, self._sequence, self.key, self.topic)
         self._put(record, now)
         return record
 

@@ -110,8 +110,9 @@ class Report:
 
     @property
     def under_way(self) -> bool:
-        """Whether it is there and has yet to get something."""
-        return not self.complete and self.state not in {NodeState.FAILED, NodeState.LEFT}
+        """Whether it is there and has yet to get something, and tries to."""
+        over = {NodeState.FAILED, NodeState.PAUSED, NodeState.LEFT}
+        return not self.complete and self.state not in over
 
 
 @frozen

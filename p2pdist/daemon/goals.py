@@ -7,8 +7,8 @@
 
 Job: decide, once a second, and end the process: with 0 when the goal is reached, with 1 when a
 content, a machine or a command of ``--on-complete`` failed and everything else is over. Machines
-that are lost or failed are given ``limits.FLEET_LOST_S`` to come again. It does NOT stop the
-service: the reactor's shutdown does. Tests: ``test_goals``.
+that are lost, failed or paused are given ``limits.FLEET_LOST_S`` to come again. It does NOT stop
+the service: the reactor's shutdown does. Tests: ``test_goals``.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Standing:
         ratio: bytes sent by its length.
         fleet: machines that are there, or were done when they left.
         done: of these, who has everything.
-        lost: names of these that are lost or failed.
+        lost: names of these that are lost, failed or paused.
     """
 
     stage: Stage
@@ -133,7 +133,7 @@ def verdict(goal: Goal, contents: Sequence[Standing]) -> int | None:
 
 
 def lost_in(contents: Sequence[Standing]) -> list[str]:
-    """Return the machines that are lost or failed, where we ourselves are done."""
+    """Return the machines that are lost, failed or paused, where we ourselves are done."""
     return sorted({name for one in contents if one.stage is Stage.SEEDING for name in one.lost})
 
 
@@ -188,7 +188,7 @@ class Ending(Service):
         code = 1 if self.failed() else code
         word = "reached" if code == 0 else "over, but something failed"
         if lost:
-            word = f"over, but for machines that are lost or failed: {', '.join(lost)}"
+            word = f"over, but for machines that are lost, failed or paused: {', '.join(lost)}"
         self._log.info(
             "--exit-when {goal}: {word}, ending with {code}",
             goal=self.goal.kind.value,

@@ -129,7 +129,7 @@ STATUS_FLEETS: Final = 16
 FLEET_DONE_S: Final = 10.0
 """A node stays so long when its fleet is done, so that word of it reaches everybody."""
 FLEET_LOST_S: Final = 300.0
-"""And so long for machines that are lost or failed and may come again, when all others are done."""
+"""And so long for those lost, failed or paused that may come again, when all others are done."""
 
 # --- terminal ---
 OWN_ADDRESSES_TOLD: Final = 3

@@ -62,6 +62,17 @@ class RecordTests(TestCase):
         self.assertTrue(DONE.complete)
         self.assertFalse(Report(name="no metadata yet").complete)
 
+    def test_paused_is_not_left(self):
+        """Who is paused on its way says so, and is neither done nor under way."""
+        census: Census[str] = Census(key(1), TOPIC, random.Random(1))
+        paused = census.farewell(REPORT, 0.0, paused=True).report
+        self.assertEqual((NodeState.PAUSED, Reason.PAUSED), (paused.state, paused.reason))
+        self.assertEqual((0, 0), (paused.down, paused.up))
+        self.assertFalse(paused.complete or paused.under_way)
+        done = census.farewell(DONE, 0.0, paused=True).report
+        self.assertIs(NodeState.LEFT, done.state)
+        self.assertTrue(done.complete)
+
     def test_verified_is_not_done(self):
         """Done is who has everything under its final name, or had it when it left."""
         for state, reason, done in (

@@ -313,13 +313,14 @@ class WaitTests(CommandCase):
         self.assertRegex(said, r"c ━+ done, left\n")
 
     def test_all_but_the_hopeless(self):
-        """With --all nobody is waited for in vain: who is lost or failed is named at once."""
+        """With --all nobody is waited for in vain: lost, failed and paused are named at once."""
         lost, failed = host("b", 1, silent=True, lost=True), host("c", 2, state="failed")
-        self.answers = [fleet(host("a", 4), host("d", 3), lost), fleet(host("a", 4), lost, failed)]
+        stuck = fleet(host("a", 4), lost, failed, host("p", 2, state="paused"))
+        self.answers = [fleet(host("a", 4), host("d", 3), lost), stuck]
         result = self.run_command("wait", "--all", "--json")
         self.assertEqual(6, result.exit_code)
         self.assertEqual(2, len(self.asked), "while one goes on, it waits")
-        told = {"name": "model.bin", "done": 1, "missing": ["b", "c"]}
+        told = {"name": "model.bin", "done": 1, "missing": ["b", "c", "p"]}
         self.assertEqual(told, json.loads(result.stdout))
         self.assertIn("b (is lost: not heard of for 1 min 15 s), c (waits for", result.stderr)
         result = self.run_command("wait", "--nodes", "2", "--timeout", "2")

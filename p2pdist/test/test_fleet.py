@@ -201,6 +201,15 @@ class FleetTests(TestCase):
             [False] * 3, [h.silent for h in self.fleet.hosts() if h.name != "crashed"][:3]
         )
 
+    def test_paused(self):
+        """Who is paused counts and is not lost, however silent; somebody has to see to it."""
+        self.fleet.start()
+        late = int(limits.CENSUS_SILENT_ROUNDS * limits.CENSUS_ALIVE_S) + 1
+        self.hear(1, Report(name="paused", state=NodeState.PAUSED, have=1, pieces=4), late)
+        self.assertEqual([], self.lost())
+        (found,) = [host for host in self.fleet.hosts() if host.name == "paused"]
+        self.assertTrue(found.counts and found.hopeless)
+
     def test_lost_and_come_again(self):
         """A lost machine that is back under another key is there once."""
         self.fleet.start()

@@ -146,6 +146,26 @@ class WhyTests(TestCase):
         self.assert_told("disk_full", self.seed)
         self.assertLessEqual(self.told(self.seed)["disk_free"], 10 * PIECE)
 
+    def test_paused(self):
+        """It was paused on its way: the others are told so, for as long as it is."""
+        self.world.link(delay=(0.001, 0.003), bandwidth=1_000_000)
+        self.start()
+        self.run_to(10)
+        other = Station.at(self.world, "10.0.1.2")  # later, so that it is the one that calls
+        other.run(pointing(self.made, self.seed, self.leech))
+        self.run_to(50)
+        self.seed.stop()
+        self.world.run(30)
+        assert self.leech.service is not None
+        contents, key = self.leech.service.contents, self.made.metadata.hash_key()
+        self.world.wait_for(contents.pause(key))
+        self.world.run(90)
+        told = self.told(other)
+        self.assertEqual(("paused", "paused"), (told["state"], told["reason"]))
+        self.assertFalse(told["lost"] or told["complete"] or told["left"])
+        contents.resume(key)
+        self.world.run_until(lambda: self.told(other)["state"] == "downloading")
+
     def test_done_with_free_space(self):
         """A machine that is done says so, and how much room it has left."""
         self.leech.disk.capacity = 500 * PIECE

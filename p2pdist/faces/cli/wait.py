@@ -21,10 +21,12 @@ from p2pdist.faces.cli.remote import (
 )
 
 ASK_S = 0.5
+STUCK = frozenset({"failed", "paused"})
+"""States of machines that somebody has to see to."""
 
 
 class Stragglers(P2PDistError):
-    """The time is over and some are not done; or all are but those that are lost or failed."""
+    """The time is over and some are not done; or all are but those nobody works on."""
 
     exit_code = 6
 
@@ -58,13 +60,13 @@ class Goal:
         return late
 
     def hopeless(self, hosts: list[dict[str, Any]]) -> bool:
-        """Tell whether nobody is left to wait for: all who are not done are lost or failed.
+        """Tell whether nobody is left to wait for: who is not done is lost, failed or paused.
 
         Only where nobody said who has to be done: else it is known that more is to come.
         """
         late = [host for host in hosts if counts(host) and not host["complete"]]
         open_end = self.nodes is None and self.names is None
-        return open_end and all(host["lost"] or host["state"] == "failed" for host in late)
+        return open_end and all(host["lost"] or host["state"] in STUCK for host in late)
 
 
 @frozen
@@ -134,7 +136,7 @@ def wait(
     """Wait until machines have the whole content; ends with 0, or 6 when the time is over.
 
     Without a name they must have each content that the running node serves.
-    With --all it ends with 6 too when all are done but machines that are lost or failed.
+    With --all it ends with 6 too when all are done but machines that are lost, failed or paused.
     In a public swarm anybody can pretend to be done: there --names tells more than --nodes.
     """
     output = Output(as_json)
@@ -158,7 +160,7 @@ def wait(
                 tell(output, found)
                 if hopeless:
                     raise Stragglers(
-                        f"all others are done, but not {'; '.join(named)}; start these again, "
+                        f"all others are done, but not {'; '.join(named)}; let these go on, "
                         "and wait"
                     )
                 raise Stragglers(
