@@ -372,6 +372,6 @@ class Roster:
         if self._telling is not None:
             self._telling.cancel()
             self._telling = None
+        self._dialler.stop()  # before the rest says goodbye: it aborts what is not open
         for connection in list(self._sockets):
             connection.close(ByeReason.STOPPING)
-        self._dialler.stop()

@@ -263,6 +263,15 @@ class DialTests(RosterCase):
         node.tick(4)
         self.assertEqual([node_id(2)], node.connected())
 
+    def test_stop_says_goodbye(self) -> None:
+        """Whoever called whom hears why the connection ends."""
+        self.other.listen()
+        self.join()
+        self.node.tick(1)
+        self.node.roster.stop()
+        self.world.run(1)
+        self.assertIn(("closed", "closed by peer: stopping"), self.other.told)
+
     def test_stop_while_dialling(self) -> None:
         """A stop gives tries up and leaves nothing behind."""
         self.world.partition([self.node.host], [self.other.host])

@@ -151,7 +151,7 @@ class WhyTests(TestCase):
         self.world.link(delay=(0.001, 0.003), bandwidth=1_000_000)
         self.start()
         self.run_to(10)
-        other = Station.at(self.world, "10.0.1.2")  # later, so that it is the one that calls
+        other = Station.at(self.world, "10.0.1.2")
         other.run(pointing(self.made, self.seed, self.leech))
         self.run_to(50)
         self.seed.stop()
