@@ -1,4 +1,4 @@
-"""Telling peers what we have: the first piece at once, those that follow quickly together.
+"""Telling peers what we have: the first piece at once, those that follow quickly some at a time.
 
 Does NOT know who listens. Tests: ``test_sender``.
 """
@@ -17,7 +17,7 @@ from p2pdist.swarm.messages import Have
 
 @define(eq=False)
 class HaveBatch:
-    """Collects verified pieces for up to ``limits.HAVE_EVERY_S``.
+    """Collects up to ``limits.HAVE_TOGETHER`` verified pieces for up to ``limits.HAVE_EVERY_S``.
 
     Args:
         clock: time.
@@ -34,11 +34,11 @@ class HaveBatch:
         """Tell of a piece soon."""
         self._indices.append(index)
         now = self.clock.seconds()
-        if self._sent_at is None or now - self._sent_at >= limits.HAVE_EVERY_S:
+        due = now if self._sent_at is None else self._sent_at + limits.HAVE_EVERY_S
+        if now >= due or len(self._indices) >= limits.HAVE_TOGETHER:
             self.flush()
         elif self._timer is None:
-            wait = self._sent_at + limits.HAVE_EVERY_S - now
-            self._timer = self.clock.callLater(wait, self._timed_flush)
+            self._timer = self.clock.callLater(due - now, self._timed_flush)
 
     def _timed_flush(self) -> None:
         self._timer = None
@@ -49,8 +49,8 @@ class HaveBatch:
         self._cancel()
         self._sent_at = self.clock.seconds()
         indices, self._indices = self._indices, []
-        for start in range(0, len(indices), limits.HAVE_BATCH):
-            self.send(Have(tuple(indices[start : start + limits.HAVE_BATCH])))
+        if indices:
+            self.send(Have(tuple(indices)))
 
     def stop(self) -> None:
         """Tell nothing more."""

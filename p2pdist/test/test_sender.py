@@ -248,11 +248,15 @@ class HaveBatchTests(TestCase):
         self.assertEqual((4,), self.sent[-1].indices)
         self.assertEqual([], self.clock.getDelayedCalls())
 
-    def test_messages_are_bounded(self) -> None:
-        """A message holds HAVE_BATCH indices at most."""
-        self.add(*range(limits.HAVE_BATCH + 2))
+    def test_no_more_than_a_few_wait(self) -> None:
+        """HAVE_TOGETHER pieces are told at once, however soon they came."""
+        self.add(*range(2 * limits.HAVE_TOGETHER + 2))
+        counts = [len(have.indices) for have in self.sent]
+        self.assertEqual([1, limits.HAVE_TOGETHER, limits.HAVE_TOGETHER], counts)
+        self.clock.advance(limits.HAVE_EVERY_S)
+        self.assertEqual((2 * limits.HAVE_TOGETHER + 1,), self.sent[-1].indices)
         self.batch.flush()
-        self.assertEqual([1, limits.HAVE_BATCH, 1], [len(have.indices) for have in self.sent])
+        self.assertEqual(4, len(self.sent))
 
     def test_stop(self) -> None:
         """After the end nothing is told and no timer is left."""
