@@ -15,8 +15,8 @@ CONTROL_FRAME_BYTES: Final = 64 * KIB + 64
 HAVE_BATCH: Final = 1024
 """Indices in one have frame."""
 HAVE_TOGETHER: Final = 8
-"""Pieces that are told together. On lines of 1 Gbit/s, 8 leechers need 0.71 of the time that they
-need when only HAVE_EVERY_S counts (`benchmarks/strategy.py`, 1,024 pieces of 256 KiB)."""
+"""Pieces that are told together. On lines of 1 Gbit/s 8 leechers need 0.93 of the time for 256 MiB
+that they need when only HAVE_EVERY_S counts, and 0.6 for 32 MiB (`benchmarks/strategy.py`)."""
 HAVE_EVERY_S: Final = 0.4
 """The first have goes out at once, fewer than HAVE_TOGETHER behind it so much later; a grant tells
 of its piece sooner. With 0.05 a leecher of `benchmarks/swarm.py --scenario 8x16` spent 13 % more
