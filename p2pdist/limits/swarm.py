@@ -36,6 +36,9 @@ FILES_KEPT: Final = 96
 """... of which so many are for contents, ports, name look-ups and the control socket."""
 CONNECTIONS_PER_HOST: Final = 8
 """Per global host; loopback and private hosts are counted by ip and port (decision 15)."""
+HOST_IDLE_S: Final = 2.0
+"""A connection that was of no use for so long gives its place to another content of its host: two
+nodes may have a thousand contents in common (`benchmarks/large.py`)."""
 CONNECTIONS_UNPROVED: Final = 20
 CONNECTIONS_UNPROVED_PER_NET: Final = CONNECTIONS_PER_HOST
 """Of these of one global /24 or /48: many hosts of one owner gain nothing over one."""

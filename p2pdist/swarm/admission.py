@@ -2,7 +2,8 @@
 
 At most ``limits.CONNECTIONS`` in all, fewer where the process may have few files open; a quarter of
 them is kept for those we dial; at most
-``limits.CONNECTIONS_PER_HOST`` for one global host; at most ``limits.CONNECTIONS_UNPROVED`` that
+``limits.CONNECTIONS_PER_HOST`` for one global host, of which one that lies idle goes when we dial it
+for another content; at most ``limits.CONNECTIONS_UNPROVED`` that
 have called and proved nothing, few of them of one global subnet. When the unproved are too many the
 oldest goes, because an honest caller proves itself within a round trip; when all are too many the
 one goes that has been useless longest. If every one is useful the newcomer is refused, unless we
@@ -83,8 +84,10 @@ class Admission:
             content: what we dial for.
         """
         key, net = limit_key(address), subnet_key(address)
-        if sum(entry.key == key for entry in self._entries.values()) >= limits.CONNECTIONS_PER_HOST:
-            return None
+        same = [ticket for ticket, entry in self._entries.items() if entry.key == key]
+        if len(same) >= limits.CONNECTIONS_PER_HOST:
+            if not outgoing or not self._shed_idle(same, now):
+                return None
         if not outgoing:
             self._shed_unproved(net)
         reserved = 0 if outgoing else self._most // 4
@@ -134,6 +137,19 @@ class Admission:
         if not useless:
             return False
         self._shed(min(useless)[1])
+        return True
+
+    def _shed_idle(self, same: list[int], now: float) -> bool:
+        """Let one of a host's connections go that lies idle, for another content of that host."""
+        idle = [
+            (entry.connection.useful_at, ticket)
+            for ticket in same
+            if (entry := self._entries[ticket]).connection is not None
+            and now - entry.connection.useful_at >= limits.HOST_IDLE_S
+        ]
+        if not idle:
+            return False
+        self._shed(min(idle)[1])
         return True
 
     def _shed_of_most(self, content: HashKey | None, now: float) -> bool:

@@ -98,6 +98,19 @@ class AdmissionTests(TestCase):
             private = Address("10.0.0.1", port)
             self.assertIsNotNone(self.admission.enter(private, outgoing=False, now=0.0))
 
+    def test_idle_ones_of_a_host_make_room(self) -> None:
+        """One idle for HOST_IDLE_S goes when we dial its host for another content."""
+        for _ in range(limits.CONNECTIONS_PER_HOST):
+            ticket = self.admission.enter(address(1), outgoing=True, now=0.0)
+            assert ticket is not None
+            self.admission.hold(ticket, Connection(0.0))
+        soon = limits.HOST_IDLE_S - 0.1
+        self.assertIsNone(self.admission.enter(address(1), outgoing=True, now=soon))
+        now = limits.HOST_IDLE_S
+        self.assertIsNone(self.admission.enter(address(1), outgoing=False, now=now))
+        self.assertIsNotNone(self.admission.enter(address(1), outgoing=True, now=now))
+        self.assertEqual(limits.CONNECTIONS_PER_HOST, self.admission.count)
+
     def fill(self, content: HashKey, count: int, useful_at: float = 0.0) -> list[Connection]:
         """Dial for a content so many times."""
         made = []

@@ -385,6 +385,20 @@ class TroubleTests(TestCase):
         second.run(pointing(made, bootstrap))
         world.run_until(lambda: leech.holds(made), timeout=90)
 
+    def test_many_contents_in_common(self) -> None:
+        """Finished contents of two nodes leave their connections to those that are not."""
+        world = lan()
+        count = 2 * limits.CONNECTIONS_PER_HOST + 4
+        made = [content({f"{n}.bin": 100}, seed=n) for n in range(count)]
+        seed, leech = Station.at(world, "10.0.0.2"), Station.at(world, "10.0.1.1")
+        for each in made:
+            seed.store(each)
+        seed.run(*(pointing(each, seed) for each in made))
+        leech.run(*(pointing(each, seed) for each in made))
+        assert leech.service is not None
+        sessions = leech.service.contents.sessions.values()
+        world.run_until(lambda: all(s.stage is Stage.SEEDING for s in sessions), timeout=60)
+
     def test_two_descriptors_in_one_process(self):
         """One process fetches two contents at once."""
         one, two = one_file(), folder()
