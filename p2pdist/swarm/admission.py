@@ -1,10 +1,9 @@
 """Who may hold a connection: the process-wide count.
 
-At most ``limits.CONNECTIONS`` in all, fewer where the process may have few files open; a quarter of
-them is kept for those we dial; at most
-``limits.CONNECTIONS_PER_HOST`` for one global host, of which one that lies idle goes when we dial it
-for another content; at most ``limits.CONNECTIONS_UNPROVED`` that
-have called and proved nothing, few of them of one global subnet. When the unproved are too many the
+At most ``limits.CONNECTIONS`` in all, fewer where the process may have few files open; a quarter
+of them is kept for those we dial; at most ``limits.CONNECTIONS_PER_HOST`` for one global host, of
+which one that lies idle goes when we dial it once more; at most ``limits.CONNECTIONS_UNPROVED``
+that have called and proved nothing, few of them of one global subnet. When these are too many the
 oldest goes, because an honest caller proves itself within a round trip; when all are too many the
 one goes that has been useless longest. If every one is useful the newcomer is refused, unless we
 dial for a content that has fewer connections than another: that one gives up the one of the least
@@ -85,9 +84,9 @@ class Admission:
         """
         key, net = limit_key(address), subnet_key(address)
         same = [ticket for ticket, entry in self._entries.items() if entry.key == key]
-        if len(same) >= limits.CONNECTIONS_PER_HOST:
-            if not outgoing or not self._shed_idle(same, now):
-                return None
+        host_full = len(same) >= limits.CONNECTIONS_PER_HOST
+        if host_full and not (outgoing and self._shed_idle(same, now)):
+            return None
         if not outgoing:
             self._shed_unproved(net)
         reserved = 0 if outgoing else self._most // 4
