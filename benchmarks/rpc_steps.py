@@ -14,12 +14,12 @@ import random
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 import attrs
 from attrs import define
 from common import Report, options
+from rpc import cpu_us
 from rpc_ends import PLENTY
 from twisted.internet.defer import Deferred
 from twisted.internet.epollreactor import EPollReactor
@@ -36,17 +36,6 @@ from p2pdist.overlay.wire import decode, encode
 
 OUTSTANDING = 32
 CALLER, CALLED = Address("127.0.0.1", 40001), Address("127.0.0.1", 40002)
-
-
-def best_us(work: Callable[[], object], seconds: float) -> float:
-    """Return the microseconds of one ``work()``: the best of stretches of 300."""
-    best, ends = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < ends:
-        began = time.perf_counter()
-        for _ in range(300):
-            work()
-        best = min(best, (time.perf_counter() - began) / 300)
-    return best * 1e6
 
 
 @define
@@ -164,7 +153,7 @@ def steps(report: Report, reactor: Any, seconds: float) -> None:
             "called: token, at hand": lambda: guard.mint.token(CALLED, 1.0),
             "called: encode pong": lambda: encode(pong),
         }.items():
-            report.add(name, best_us(work, seconds), "us")
+            report.add(name, cpu_us(work, seconds), "us")
     alarm.stop()
     network.stop()
 

@@ -167,7 +167,7 @@ class Membership:
     # --- searching ---
 
     def search(self) -> None:
-        """Look for more peers now, as those that are joined give nothing."""
+        """Look for more peers, unless a search is under way: those that are joined give nothing."""
         self._starved_until = self.network.clock.seconds() + limits.STALL_SEARCH_S[1]
         if self._running and not self._searching:
             if self._next_search is not None:

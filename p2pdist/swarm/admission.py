@@ -17,6 +17,7 @@ Tests: ``test_admission``.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Protocol as Structural
 
 from attrs import define, field
@@ -85,14 +86,16 @@ class Admission:
         key, net = limit_key(address), subnet_key(address)
         same = [ticket for ticket, entry in self._entries.items() if entry.key == key]
         host_full = len(same) >= limits.CONNECTIONS_PER_HOST
-        if host_full and not (outgoing and self._shed_idle(same, now)):
+        if host_full and not (outgoing and self._shed_idle(same, now, limits.HOST_IDLE_S)):
             return None
         if not outgoing:
             self._shed_unproved(net)
         reserved = 0 if outgoing else self._most // 4
         counted = self.count if outgoing else sum(not e.outgoing for e in self._entries.values())
         full = counted >= self._most - reserved
-        if full and not self._shed_useless(now) and not self._shed_of_most(content, now):
+        if full and not (
+            self._shed_idle(self._entries, now, limits.IDLE_S) or self._shed_of_most(content, now)
+        ):
             return None
         self._next += 1
         self._entries[self._next] = _Entry(key, net, outgoing, proved=outgoing, content=content)
@@ -127,24 +130,13 @@ class Admission:
         elif len(unproved) >= limits.CONNECTIONS_UNPROVED:
             self._shed(unproved[0])
 
-    def _shed_useless(self, now: float) -> bool:
-        useless = [
-            (entry.connection.useful_at, ticket)
-            for ticket, entry in self._entries.items()
-            if entry.connection is not None and now - entry.connection.useful_at >= limits.IDLE_S
-        ]
-        if not useless:
-            return False
-        self._shed(min(useless)[1])
-        return True
-
-    def _shed_idle(self, same: list[int], now: float) -> bool:
-        """Let one of a host's connections go that lies idle, for another content of that host."""
+    def _shed_idle(self, tickets: Iterable[int], now: float, idle_s: float) -> bool:
+        """Let the one of these go that has been useless longest, and for ``idle_s`` at least."""
         idle = [
             (entry.connection.useful_at, ticket)
-            for ticket in same
+            for ticket in tickets
             if (entry := self._entries[ticket]).connection is not None
-            and now - entry.connection.useful_at >= limits.HOST_IDLE_S
+            and now - entry.connection.useful_at >= idle_s
         ]
         if not idle:
             return False
@@ -157,17 +149,10 @@ class Admission:
         if content is None or not counts:
             return False
         most, count = counts.most_common(1)[0]
-        spare = [
-            (entry.connection.useful_at, ticket)
-            for ticket, entry in self._entries.items()
-            if entry.content == most
-            and entry.connection is not None
-            and now - entry.connection.useful_at >= limits.CIRCLE_SWAP_S
-        ]
-        if count < counts[content] + 2 or not spare:
+        if count < counts[content] + 2:
             return False
-        self._shed(min(spare)[1])
-        return True
+        theirs = [ticket for ticket, entry in self._entries.items() if entry.content == most]
+        return self._shed_idle(theirs, now, limits.CIRCLE_SWAP_S)
 
     def _shed(self, ticket: int) -> None:
         connection = self._entries.pop(ticket).connection
