@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from common import Report
@@ -82,7 +84,12 @@ def poison(report: Report, setting: Setting) -> None:
 @row("stall")
 def stall(report: Report, setting: Setting) -> None:
     """Nine of ten peers serve well up to 99 % and then nothing more."""
-    worst = max(healing.after_stall(seed, LIARS) for seed in setting.times(20, 1))
+    took = []
+    for seed in setting.times(25, 3):
+        with suppress(healing.NoScene):
+            took.append(healing.after_stall(seed, LIARS))
+    report.add("stall at 99 %, 9 of 10: runs in which somebody stalls", len(took), "", at_least=1)
+    worst = max(took, default=math.inf)
     report.add("stall at 99 %, 9 of 10: done after it, most", worst, "s", at_most=30)
 
 
